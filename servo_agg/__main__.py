@@ -1,0 +1,5 @@
+"""`python -m servo_agg`: the same program as `./adjust` (SPEC 14)."""
+
+from servo_agg.cli import main
+
+main()

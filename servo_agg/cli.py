@@ -1,0 +1,249 @@
+"""The edge: arguments, streams, signals, threads, exit status. Everything else is told what it needs.
+
+Rules (SPEC 5, 10, 14):
+- Main starts the coordinator and from then on only watches: for signals, and for the agent's end.
+- The coordinator does the work and is the only one to speak; its last word is the final object.
+- Every Fault becomes a final object here, and so does a mistake of our own, without a traceback.
+- We leave by os._exit: no thread that hangs in a read or write can keep us.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+
+from servo_agg import STARTED, operations
+from servo_agg.config import Config
+from servo_agg.console import USAGE, Console, shortened
+from servo_agg.errors import Fault, WrongUsage
+from servo_agg.inbox import Inbox
+from servo_agg.operations import INPUT_LIMIT, Answer, Run
+from servo_agg.outlet import Outlet
+from servo_agg.protocol import encode
+from servo_agg.supervisor import AGENT_GONE, Ended, Given, Supervisor, Woken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+_OPERATIONS = {"--info": "info", "--query": "query", "--describe": "query", "--version": "version"}
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FINISHED = 0
+"""What the coordinator writes where the interpreter writes the numbers of signals."""
+
+
+class Call:
+    """What the command line asks for."""
+
+    __slots__ = ("application", "operation", "verbose")
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """Raises WrongUsage. `operation` is `info`, `query`, `version`, `adjust` or `help`."""
+        self.verbose = False
+        operations: list[str] = []
+        plain: list[str] = []
+        rest = list(arguments)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                plain += rest
+                break
+            if word in ("-h", "--help"):
+                operations = ["help"]
+                break
+            if word in ("-v", "--verbose"):
+                self.verbose = True
+            elif word in _OPERATIONS:
+                operations.append(_OPERATIONS[word])
+            elif word.startswith("-") and word != "-" and not (operations and not plain):
+                raise WrongUsage(f"unknown option {word}")
+            else:
+                # Right after --query or --info even an APP that begins with a dash is one.
+                plain.append(word)
+        if len(set(operations)) > 1:
+            raise WrongUsage("one of --info, --query, --describe and --version only")
+        self.operation = operations[0] if operations else "adjust"
+        if len(plain) > 1:
+            raise WrongUsage(f"one APP only, but {len(plain)} are given: {' '.join(plain)}")
+        self.application = plain[0] if plain else None
+        if self.application is None and self.operation in ("query", "adjust"):
+            raise WrongUsage("APP is missing: the name of the application, which is passed on to the drivers")
+
+
+class Coordinator:
+    """The thread that does the work of one call, and all it owns."""
+
+    def __init__(self, call: Call, finished: int) -> None:
+        """`finished`: a descriptor on which main is told of the end."""
+        self.status = 1
+        self.inbox = Inbox()
+        self._call = call
+        self._finished = finished
+        self._out = Outlet(1, self._wake)
+        self._err = Outlet(2, self._wake)
+        self._console = Console(self._err, verbose=call.verbose)
+        how = os.environ.get("OPTUNE_VERBOSE_STDERR", "all")
+        self._supervisor = Supervisor(
+            self.inbox,
+            self._out,
+            note=self._console.note,
+            show=self._console.show if call.verbose or os.isatty(2) else None,
+            shorten=lambda text: shortened(text, how),
+        )
+
+    def _wake(self) -> None:
+        self.inbox.put(Woken())
+
+    def run(self) -> None:
+        """Work, say the last word, and tell main."""
+        try:
+            answer = self._answer()
+            self._out.put(answer.text)
+            self.status = answer.status
+            if not self._supervisor.flush() and self.status == 0:
+                self.status = 1
+            self._err.drain(0.25)
+        finally:
+            os.write(self._finished, bytes([_FINISHED]))
+
+    def _answer(self) -> Answer:
+        try:
+            return self._work()
+        except Fault as fault:
+            if self._supervisor.ended is not None:
+                return operations.ended(self._supervisor.ended)
+            return Answer({"status": fault.status, "reason": fault.reason, "message": str(fault)}, 1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
+            return Answer(
+                {"status": "failed", "reason": "internal", "message": self._confess(error)}, 1
+            )
+
+    def _confess(self, error: Exception) -> str:
+        import traceback  # noqa: PLC0415 - only a mistake of ours needs it
+
+        for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
+            self._console.note(line)
+        return "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
+
+    def _work(self) -> Answer:
+        call, supervisor = self._call, self._supervisor
+        given = None
+        if call.operation == "adjust":
+            # First of all, whatever else is wrong: the agent does not survive a stdin closed early.
+            threading.Thread(target=self._read_stdin, name="stdin", daemon=True).start()
+            given = supervisor.receive()
+        if supervisor.ended is not None:
+            return operations.ended(supervisor.ended)
+        config = Config(os.environ)
+        supervisor.environment = config.environment
+        run = Run(
+            config,
+            supervisor,
+            started=STARTED,
+            say=lambda content: self._out.put(encode(content)),
+            tell=self._console.say,
+        )
+        if call.operation == "version":
+            return operations.version(run)
+        if call.operation == "info":
+            return operations.info(run, call.application)
+        application = call.application or ""
+        if given is None:
+            return operations.query(run, application)
+        return operations.adjust(run, application, given.text)
+
+    def _read_stdin(self) -> None:
+        blocks: list[bytes] = []
+        size = 0
+        try:
+            while block := os.read(0, 64 << 10):
+                size += len(block)
+                # What is too much is read all the same, and not kept.
+                if size <= INPUT_LIMIT:
+                    blocks.append(block)
+                else:
+                    blocks.clear()
+        except OSError:
+            blocks.clear()
+        self.inbox.put(Given(b"".join(blocks) if size <= INPUT_LIMIT else None))
+
+
+def _secure_descriptors() -> None:
+    """See to it that 0, 1 and 2 are open and that drivers get no other of ours.
+
+    Without a stdout nothing is run, and we exit with status 1 (SPEC 5).
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            if descriptor == 1:
+                sys.stderr.write("adjust: there is no stdout to answer on; nothing was run\n")
+                os._exit(1)
+            os.open(os.devnull, os.O_RDWR)
+    try:
+        inherited = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        inherited = list(range(256))
+    for descriptor in inherited:
+        if descriptor > 2:  # noqa: PLR2004 - the three that are checked above
+            try:
+                os.set_inheritable(descriptor, False)
+            except OSError:
+                continue
+
+
+def _heed_signals() -> tuple[int, int]:
+    """Have the signals that end us written to a pipe; give its two ends.
+
+    A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10).
+    """
+    noticed, notice = os.pipe()
+    os.set_blocking(notice, False)
+    signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
+    for number in _ENDING:
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    # Ignored, it would have the kernel reap our drivers, and their exit status would be lost.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return noticed, notice
+
+
+def _watch(coordinator: Coordinator, noticed: int) -> NoReturn:
+    """Tell the coordinator of signals and of the agent's end, until it has finished; then leave."""
+    watched = select.poll()
+    watched.register(noticed, select.POLLIN)
+    # No event asked for: what is told all the same is that nobody reads any more.
+    watched.register(1, 0)
+    while True:
+        for descriptor, _ in watched.poll():
+            if descriptor == 1:
+                watched.unregister(1)
+                coordinator.inbox.put(Ended(AGENT_GONE))
+                continue
+            for number in os.read(noticed, 64):
+                if number == _FINISHED:
+                    os._exit(coordinator.status)
+                coordinator.inbox.put(Ended(signal.Signals(number).name))
+
+
+def main() -> NoReturn:
+    """Be the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5, 14)."""
+    _secure_descriptors()
+    noticed, notice = _heed_signals()
+    try:
+        call = Call(sys.argv[1:])
+    except WrongUsage as error:
+        os.write(2, f"adjust: {error}\n\n{USAGE}".encode("ascii", "backslashreplace"))
+        sys.exit(2)
+    if call.operation == "help":
+        sys.stdout.write(USAGE)
+        sys.exit(0)
+    coordinator = Coordinator(call, notice)
+    threading.Thread(target=coordinator.run, name="coordinator", daemon=True).start()
+    _watch(coordinator, noticed)

@@ -1,0 +1,62 @@
+"""What is the caller's or the operator's fault; each kind knows its status and its reason (SPEC 13).
+
+A fault is raised where it is found and turned into the final object in one place, `cli`.
+Its message is a sentence for a person: who, what happened, and what to do where that is known.
+"""
+
+from __future__ import annotations
+
+
+class Fault(Exception):
+    """A refusal that is ours to explain. `str(fault)` is the message of the final object."""
+
+    status = "failed"
+    reason = "unknown"
+
+
+class BadInput(Fault):
+    """What came on stdin is no request (SPEC 7.1)."""
+
+    reason = "bad-input"
+
+
+class BadEnvironment(Fault):
+    """A variable, the interpreter or an installed package does not serve (SPEC 5, 9)."""
+
+    reason = "bad-environment"
+
+
+class BadConfiguration(Fault):
+    """The section `agg` of config.yaml is wrong (SPEC 11)."""
+
+    reason = "bad-configuration"
+
+
+class NoAdjustD(Fault):
+    """The servo directory has no readable `adjust.d` (SPEC 2)."""
+
+    reason = "no-adjust-d"
+
+
+class UnknownSettings(Fault):
+    """The input names settings that no driver described (SPEC 7.3)."""
+
+    reason = "unknown-settings"
+
+
+class Conflict(Fault):
+    """Two drivers describe the same setting (SPEC 6)."""
+
+    reason = "conflict"
+
+
+class Misshapen(Exception):
+    """A JSON value is not the object that it must be; `str(error)` is a path and what stands there."""
+
+
+class CannotStart(Exception):
+    """A driver could not be started; `str(error)` says why in words (SPEC 13)."""
+
+
+class WrongUsage(Exception):
+    """The command line makes no sense; `str(error)` says why (exit status 2, SPEC 5)."""

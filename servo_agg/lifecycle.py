@@ -1,0 +1,148 @@
+"""The life of one driver as a value: its deadlines, and the ladder by which it is stopped. Pure.
+
+Rules (SPEC 9, 10):
+- It is given `now` in seconds, reads no clock, and touches no process.
+- While it runs, a driver may be silent for a while (adjust) or must be done by a moment (query).
+- Stopping: the leader is asked; once it is gone the rest is asked; at the end of the grace all are
+  killed; what survives that is waited for with patience, then given up.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Step = Literal["wait", "ask-rest", "kill", "done", "give-up"]
+
+SHORT_GRACE = 0.5
+"""Seconds from SIGTERM to SIGKILL in a query, an info, or after a timeout (SPEC 10)."""
+
+SHORT_PATIENCE = 0.2
+"""Seconds that a survivor of SIGKILL is waited for on a timeout (SPEC 10)."""
+
+PATIENCE = 5.0
+"""Seconds that a survivor of SIGKILL is waited for otherwise (SPEC 10)."""
+
+GLANCE = 0.01
+"""Seconds between two looks at what is left of a tree whose leader is gone, or was killed."""
+
+LATE_READING = 0.2
+"""Seconds past a moment by which a driver must be done, in which what it wrote before is still read."""
+
+
+class Limits:
+    """What holds for the drivers of one phase; all in seconds.
+
+    silence      how long a driver may say nothing, None for ever
+    until        the moment by which all must be done, None for never
+    allowance    how long that is, for the sentence about a timeout
+    grace        from SIGTERM to SIGKILL
+    short_grace  the same after a timeout
+    """
+
+    __slots__ = ("allowance", "grace", "short_grace", "silence", "until")
+
+    def __init__(
+        self,
+        *,
+        grace: float,
+        short_grace: float,
+        silence: float | None = None,
+        until: float | None = None,
+        allowance: float | None = None,
+    ) -> None:
+        self.silence = silence
+        self.until = until
+        self.allowance = allowance
+        self.grace = grace
+        self.short_grace = short_grace
+
+
+class Life:
+    """Deadlines of one running driver and, once `stop` was called, its way down the ladder."""
+
+    __slots__ = ("_asked_rest", "_give_up_at", "_heard_at", "_kill_at", "_limits", "_patience", "started_at")
+
+    def __init__(self, now: float, limits: Limits) -> None:
+        self.started_at = now
+        self._limits = limits
+        self._heard_at = now
+        self._kill_at: float | None = None
+        self._give_up_at: float | None = None
+        self._asked_rest = False
+        self._patience = PATIENCE
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the driver is being stopped."""
+        return self._kill_at is not None
+
+    def heard(self, now: float) -> None:
+        """Take in that the driver said something."""
+        self._heard_at = now
+
+    def silent_for(self, now: float) -> float:
+        """Give the seconds since the driver's start or its last message."""
+        return now - self._heard_at
+
+    def due(self) -> float | None:
+        """Give the moment at which the driver counts as unresponsive, None for never (SPEC 9)."""
+        moments = [] if self._limits.until is None else [self._limits.until]
+        if self._limits.silence is not None:
+            moments.append(self._heard_at + self._limits.silence)
+        return min(moments, default=None)
+
+    def overdue(self, now: float, *, quiet: bool) -> bool:
+        """Tell whether to stop the driver as unresponsive.
+
+        `quiet`: nothing that it wrote is still unread. A driver that talks on and on past the
+        moment by which it must be done is overdue all the same.
+        """
+        due = self.due()
+        if due is None or now < due:
+            return False
+        until = self._limits.until
+        return quiet or (until is not None and now >= until + LATE_READING)
+
+    def next_look(self, now: float, *, leader_gone: bool) -> float | None:
+        """Give the moment at which the driver is to be looked at again, if nothing happens before."""
+        if self._kill_at is None:
+            return self.due()
+        if leader_gone or now >= self._kill_at:
+            # Nothing tells of the end of processes that are not our children.
+            return now + GLANCE
+        return self._kill_at
+
+    def stop(self, now: float, grace: float, patience: float = PATIENCE) -> None:
+        """Begin the ladder: the leader has been asked to end. A second call only shortens the grace."""
+        kill_at = now + grace
+        if self._kill_at is None:
+            self._patience = patience
+            self._kill_at = kill_at
+        self._kill_at = min(self._kill_at, kill_at)
+
+    def step(self, now: float, *, leader_gone: bool, any_left: bool) -> Step:
+        """Give what is to be done next about a driver that is being stopped (SPEC 10)."""
+        if leader_gone and not any_left:
+            return "done"
+        if self._kill_at is not None and now < self._kill_at:
+            if leader_gone and not self._asked_rest:
+                self._asked_rest = True
+                return "ask-rest"
+            return "wait"
+        if self._give_up_at is None:
+            self._give_up_at = now + self._patience
+        return "give-up" if now >= self._give_up_at else "kill"
+
+
+def extent(limit: float | None) -> tuple[float | None, float]:
+    """Give `(I, grace)` for the I/O timeout T: a driver's limit and the short grace, in seconds.
+
+    I = T - 1 for T of 2 and more, half of T below, None when T is unlimited (SPEC 9, 10).
+    """
+    if limit is None:
+        return None, SHORT_GRACE
+    if limit >= 2:  # noqa: PLR2004 - SPEC 9
+        return limit - 1, SHORT_GRACE
+    return limit / 2, min(SHORT_GRACE, limit / 4)

@@ -1,0 +1,98 @@
+"""The way out: one thread writes to one descriptor, so that whoever has something to say never hangs.
+
+Rules (SPEC 5, 8, 10):
+- Lines go out whole and in order; those that wait together go out in one write.
+- `full` tells when more is waiting than we want to hold: the sayer then stops taking in.
+- A descriptor that cannot take our bytes is `broken`: nothing more is written to it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
+ENOUGH = 256 << 10
+"""Bytes that may wait before `full`."""
+
+
+class Outlet:
+    """Writes to a descriptor from a thread of its own, begun with the first line."""
+
+    def __init__(self, descriptor: int, tell: Callable[[], None]) -> None:
+        """`tell` is called, from the thread, when `full` has ended, `broken` has begun, or, once
+        `finish` was called, all is written.
+        """
+        self._descriptor = descriptor
+        self._tell = tell
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._thread: threading.Thread | None = None
+        self._finishing = False
+        self.broken = False
+
+    @property
+    def full(self) -> bool:
+        """Whether enough is waiting."""
+        return self._size >= ENOUGH
+
+    def put(self, line: bytes) -> None:
+        """Say a line, newline included. Never waits; what is said to a broken descriptor is lost."""
+        with self._changed:
+            if self.broken:
+                return
+            self._waiting.append(line)
+            self._size += len(line)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write, name=f"outlet {self._descriptor}", daemon=True)
+                self._thread.start()
+
+    def finish(self) -> bool:
+        """Take in that nothing more will be said; tell whether all is written, or never will be."""
+        with self._changed:
+            self._finishing = True
+            return self.broken or not self._size
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until all is written, at most `seconds`; tell whether it was."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.broken or not self._size, seconds)
+            return not (self.broken or self._size)
+
+    def _write(self) -> None:
+        while not self.broken:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                lines, self._waiting = self._waiting, []
+            block = b"".join(lines)
+            written = self._write_all(memoryview(block))
+            with self._changed:
+                was_full = self.full
+                self._size -= len(block)
+                if not written:
+                    self.broken = True
+                    self._waiting = []
+                    self._size = 0
+                self._changed.notify_all()
+                news = not written or (was_full and not self.full) or (self._finishing and not self._size)
+            if news:
+                self._tell()
+
+    def _write_all(self, block: memoryview) -> bool:
+        while block:
+            try:
+                block = block[os.write(self._descriptor, block) :]
+            except BlockingIOError:
+                # Whoever started us made it non-blocking, for all who share it.
+                writable = select.poll()
+                writable.register(self._descriptor, select.POLLOUT)
+                writable.poll()
+            except OSError:
+                return False
+        return True

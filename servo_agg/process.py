@@ -1,0 +1,174 @@
+"""One started driver: how it is spawned, what is known of its exit, and its reaping.
+
+Rules (SPEC 3, 10):
+- A driver is started by posix_spawn: in a session of its own, with a clean signal mask and default
+  dispositions, holding three descriptors and none of ours.
+- Its exit is seen without reaping; `reap` is called once its tree has been dealt with.
+- What cannot be started is said in words that name the cause.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+
+from servo_agg.errors import CannotStart
+from servo_agg.tree import MARK
+from servo_agg.worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from servo_agg.inbox import Inbox
+    from servo_agg.worker import Show
+
+_DEFAULTS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+class Child:
+    """A driver that has been started: `pid`, `mark` (the value of MARK in its environment), `worker`."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        given: bytes | None,
+        inbox: Inbox,
+        show: Show,
+    ) -> None:
+        """Start `adjust.d/NAME ARGUMENTS` in the current directory (SPEC 2, 3).
+
+        `given` is written to its stdin, None is an empty one. `show`: see Worker.
+        Raises CannotStart with the cause in words (SPEC 13).
+        """
+        self.name = name
+        self.mark = os.urandom(8).hex()
+        path = f"adjust.d/{name}"
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            out = _pipe(ours, theirs)
+            err = _pipe(ours, theirs)
+            if given is None:
+                theirs.append(os.open(os.devnull, os.O_RDONLY))
+            else:
+                stdin, feed = os.pipe()
+                theirs.append(stdin)
+                ours.append(feed)
+            for descriptor in ours:
+                os.set_blocking(descriptor, False)
+            self.pid = os.posix_spawn(
+                path,
+                [path, *arguments],
+                {**environment, MARK: self.mark},
+                file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for end, number in zip(theirs, (1, 2, 0))],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_DEFAULTS,
+            )
+        except (OSError, ValueError) as error:
+            _close(ours)
+            raise CannotStart(_why(path, error)) from None
+        finally:
+            _close(theirs)
+        try:
+            ours.append(_exit_notice(self.pid))
+            *pipes, exit_notice = ours
+            stdin_end = pipes[2] if given is not None else None
+            self.worker = Worker(name, self.pid, (out, err, exit_notice, stdin_end), given or b"", inbox, show)
+            threading.Thread(target=self.worker.run, name=f"worker of {name}", daemon=True).start()
+        except (OSError, RuntimeError):
+            # Nobody has heard of it yet, and nobody could: it must not live on unread.
+            os.killpg(self.pid, signal.SIGKILL)
+            self.reap()
+            _close(ours)
+            raise CannotStart("there are too many threads or open files to read its output") from None
+
+    def ending(self) -> tuple[int | None, str | None] | None:
+        """Give `(exit status, None)` or `(None, name of the signal)`; None while it runs."""
+        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if result is None:
+            return None
+        if result.si_code == os.CLD_EXITED:
+            return result.si_status, None
+        try:
+            return None, signal.Signals(result.si_status).name
+        except ValueError:
+            return None, f"signal {result.si_status}"
+
+    def reap(self) -> None:
+        """Let go of the pid: after the driver has exited, and its tree was dealt with."""
+        os.waitpid(self.pid, 0)
+
+
+def _pipe(ours: list[int], theirs: list[int]) -> int:
+    read_end, write_end = os.pipe()
+    ours.append(read_end)
+    theirs.append(write_end)
+    return read_end
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _exit_notice(pid: int) -> int:
+    """Give a descriptor that becomes readable when the child exits, and does not reap it."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    # Linux before 5.3, macOS, sandboxes that forbid the call: a thread waits and hangs up.
+    notice, hang_up = os.pipe()
+
+    def wait() -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.close(hang_up)
+
+    threading.Thread(target=wait, name=f"waiter of {pid}", daemon=True).start()
+    return notice
+
+
+def _why(path: str, error: Exception) -> str:
+    """Say why a driver could not be started, and what to do (SPEC 13)."""
+    if isinstance(error, ValueError):
+        return "an argument or variable for it holds a NUL byte"
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
+        return _first_line_fault(path, number)
+    return {
+        errno.E2BIG: "its arguments and environment together are too long",
+        errno.ETXTBSY: "the file is being written to; try again when that is done",
+        errno.EMFILE: "this process has too many open files (see ulimit -n, or lower `parallel`)",
+        errno.ENFILE: "the system has too many open files",
+        errno.EAGAIN: "there are too many processes (see ulimit -u, or lower `parallel`)",
+        errno.ENOMEM: "there is not enough memory",
+    }.get(number or 0, os.strerror(number or 0))
+
+
+def _first_line_fault(path: str, number: int) -> str:
+    try:
+        with open(path, "rb") as driver:
+            first = driver.readline(256)
+    except FileNotFoundError:
+        return "the file has vanished since adjust.d was listed"
+    except OSError as error:
+        return f"the file cannot be read ({os.strerror(error.errno or 0)}); check its permissions"
+    if not first.startswith(b"#!"):
+        if number == errno.ENOEXEC:
+            return "it is no program: it has no #! line that names its interpreter"
+        return "it cannot be executed; check its permissions, and that its file system allows programs"
+    interpreter = os.fsdecode((first[2:].split() or [b""])[0])
+    if first.endswith(b"\r\n"):
+        return "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+    if number == errno.EACCES and os.access(path, os.X_OK):
+        return f"its interpreter {interpreter} may not be executed"
+    if number == errno.ENOENT:
+        return f"its interpreter {interpreter} does not exist"
+    return "it cannot be executed; check its permissions, and that its file system allows programs"

@@ -1,0 +1,250 @@
+"""Bytes to messages and back. Pure; the only room that knows JSON.
+
+Rules (SPEC 4):
+- Output is split at newlines; blank lines are nothing; a last line without a newline counts.
+- An object with `progress` and without `status` is Progress, any other object is a Reply,
+  anything else is Malformed. `decode` is total: no bytes make it raise.
+- Where a whole document is allowed (query, info), output whose first line does not parse is kept,
+  up to 4 MiB, and tried as one document at its end. Only the first line needs to be looked at for
+  that: after a line that is an object by itself, the whole can be no single document.
+- After a Malformed nothing more is decoded: the driver has failed, whatever follows.
+- The same bytes give the same messages, in whatever blocks they come.
+"""
+
+from __future__ import annotations
+
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Union
+
+    Message = Union["Progress", "Reply", "Malformed"]
+
+LINE_LIMIT = 4 << 20
+"""Bytes of a line, and of a whole document (SPEC 4)."""
+
+DEPTH_LIMIT = 400
+"""Levels of nesting that we parse: the parser's own limit differs between Python versions, and what
+we parse must also be merged and encoded again without coming near the limit of recursion."""
+
+TEXT_LIMIT = 256 << 10
+"""Bytes of a `message` of ours, as UTF-8 (SPEC 13)."""
+
+
+class Progress:
+    """A message with `progress` and without `status`; `content` is the whole object."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+
+class Reply:
+    """Any other object; a driver's last one counts. `content` is the whole object."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+
+class Malformed:
+    """What is no message. `why` completes the sentence "its output is malformed: ..."."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
+class _NoNumber(ValueError):
+    """What the parser would take for a number and JSON, or a reader of ours, would not."""
+
+
+def _refuse_constant(name: str) -> float:
+    raise _NoNumber(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise _NoNumber("a number in it is out of range")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+def quote(line: bytes) -> str:
+    """Give the start of a line, at most 80 bytes of it, printable and in quotes."""
+    line = line.strip()
+    return repr(line[:80].decode("utf-8", "backslashreplace")) + ("..." if len(line) > 80 else "")  # noqa: PLR2004 - the sentence above names it
+
+
+def _depth(text: str) -> int:
+    """Count the levels of nesting of a JSON text, brackets in strings left out."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                in_string = False
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+def parse(document: bytes) -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises ValueError with what is wrong, in words that complete "... is malformed: " (SPEC 4).
+    """
+    try:
+        text = document.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"it is not UTF-8: {quote(document)}") from None
+    if text.startswith("\ufeff"):
+        raise ValueError(f"it begins with a byte order mark: {quote(document)}")
+    # Two counts in C tell for nearly all lines that they are shallow.
+    if text.count("{") + text.count("[") > DEPTH_LIMIT and _depth(text) > DEPTH_LIMIT:
+        raise ValueError(f"it is nested more than {DEPTH_LIMIT} levels deep: {quote(document)}")
+    try:
+        value = _decoder.decode(text)
+    except _NoNumber as error:
+        raise ValueError(f"{error}: {quote(document)}") from None
+    except json.JSONDecodeError:
+        raise ValueError(f"it is no JSON: {quote(document)}") from None
+    except ValueError:
+        # Newer CPython refuses huge whole numbers in terms of its own settings.
+        raise ValueError(f"a whole number in it has too many digits: {quote(document)}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it is no object but {kind(value)}: {quote(document)}")
+    return value
+
+
+def kind(value: object) -> str:
+    """Name the JSON type of a value, with its article: `a list`, `null`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if isinstance(value, list) else "an object"
+
+
+def decode(line: bytes) -> Message:
+    """Turn one line, not blank, into a message. Never raises (SPEC 4)."""
+    if len(line) > LINE_LIMIT:
+        return Malformed(f"a line is longer than 4 MiB: {quote(line)}")
+    try:
+        content = parse(line)
+    except ValueError as error:
+        return Malformed(str(error))
+    if "progress" in content and "status" not in content:
+        return Progress(content)
+    return Reply(content)
+
+
+def encode(content: dict[str, Any]) -> bytes:
+    """Turn an object into one ASCII line, newline included (SPEC 5)."""
+    return _encoder.encode(content).encode("ascii") + b"\n"
+
+
+def as_text(value: object) -> str:
+    """Turn a JSON value that should have been text into text: a list is joined with `; ` (SPEC 8)."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(as_text(item) for item in value)
+    return "" if value is None else _encoder.encode(value)
+
+
+def clip(text: str) -> str:
+    """Bound a message to 256 KiB, saying what was cut (SPEC 13)."""
+    if len(text) <= TEXT_LIMIT // 4:
+        return text
+    kept = text.encode("utf-8", "surrogatepass")
+    if len(kept) <= TEXT_LIMIT:
+        return text
+    mark = f" ... ({len(kept)} bytes in all)"
+    return kept[: TEXT_LIMIT - len(mark)].decode("utf-8", "ignore") + mark
+
+
+class Decoder:
+    """Takes a driver's output in blocks and gives its messages; holds at most one line or document."""
+
+    def __init__(self, *, document: bool) -> None:
+        """`document`: the whole output may be one pretty-printed document (query, info)."""
+        self._document = document
+        self._rest: list[bytes] = []
+        self._size = 0
+        self._first: Malformed | None = None
+        self._over = False
+
+    def feed(self, block: bytes) -> list[Message]:
+        """Give the messages that end in this block."""
+        messages: list[Message] = []
+        start = 0
+        while not self._over and self._first is None and (end := block.find(b"\n", start)) >= 0:
+            line = self._take(block[start:end])
+            start = end + 1
+            if not line or line.isspace():
+                continue
+            message = decode(line)
+            if self._document and isinstance(message, Malformed):
+                self._first = message
+                self._keep(line + b"\n")
+                break
+            self._over = isinstance(message, Malformed)
+            self._document = False
+            messages.append(message)
+        if not self._over:
+            self._keep(block[start:])
+            if self._size > LINE_LIMIT:
+                self._over = True
+                messages.append(self._first or decode(self._take()))
+        return messages
+
+    def end(self, *, cut: bool = False) -> list[Message]:
+        """Give what the end of output completes: a last line without a newline, or the document.
+
+        `cut`: it was we who stopped reading; a torn last line is then nobody's fault.
+        """
+        rest = self._take()
+        if self._over or not rest or rest.isspace():
+            return []
+        self._over = True
+        message = decode(rest)
+        if isinstance(message, Malformed):
+            if cut and self._first is None:
+                return []
+            message = self._first or message
+        return [message]
+
+    def _keep(self, piece: bytes) -> None:
+        self._rest.append(piece)
+        self._size += len(piece)
+
+    def _take(self, piece: bytes = b"") -> bytes:
+        if not self._rest:
+            return piece
+        self._rest.append(piece)
+        whole = b"".join(self._rest)
+        self._rest = []
+        self._size = 0
+        return whole

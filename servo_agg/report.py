@@ -1,0 +1,195 @@
+"""What became of one driver, and what we say of all of them. Pure.
+
+Rules (SPEC 4, 7.8, 7.9, 8, 13):
+- A driver has succeeded when it exited 0 and its reply says so; every other end is a failure with a
+  status, a reason and a sentence.
+- A failed driver never counts as `ok`, and its reason is never null.
+- Of several failures, `rejected` outranks `aborted` outranks the first in driver order.
+- Overall progress: each driver that runs counts the same, whole numbers rounded down, never back,
+  99 at most before the last one is done.
+"""
+
+from __future__ import annotations
+
+from servo_agg.description import united, without_own
+from servo_agg.protocol import as_text, clip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Object = dict[str, Any]
+
+
+class Ending:
+    """The facts of a driver's end, as the supervisor saw them.
+
+    code     exit status, None if it died of a signal or never ran
+    signal   name of the signal that killed it, None otherwise
+    trouble  a reason of ours (`timeout`, `malformed`, `cannot-start`, `unkillable`), None otherwise
+    words    what the trouble was, as the end of a sentence that begins with the driver's name
+    stopped  name of the signal that ended us, or `failure` when another driver's failure ended it:
+             then its end is no fault of its own
+    seconds  from its start to its end
+    stderr   what it wrote there and is to be shown, bounded
+    """
+
+    __slots__ = ("code", "seconds", "signal", "stderr", "stopped", "trouble", "words")
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self.signal: str | None = None
+        self.trouble: str | None = None
+        self.words = ""
+        self.stopped: str | None = None
+        self.seconds = 0.0
+        self.stderr = ""
+
+
+class Outcome:
+    """What became of one driver: `status` and `reason` are texts, `ok` is the verdict (SPEC 4)."""
+
+    __slots__ = ("ending", "message", "name", "ok", "reason", "reply", "status")
+
+    def __init__(self, name: str, reply: Object | None, ending: Ending, *, adjusting: bool) -> None:
+        """`adjusting`: the reply must say `"status":"ok"`; a query or info need not say it."""
+        self.name = name
+        self.reply: Object = reply or {}
+        self.ending = ending
+        said = self.reply.get("status", None if adjusting else "ok")
+        self.ok = ending.trouble is None and ending.code == 0 and reply is not None and said == "ok"
+        if ending.stopped is not None:
+            self.ok = False
+        if self.ok:
+            self.status = "ok"
+            self.reason = as_text(self.reply.get("reason")) or "success"
+            self.message = as_text(self.reply.get("message"))
+            return
+        failure_of_its_own = isinstance(said, str) and said not in ("ok", "")
+        self.status = said if failure_of_its_own and ending.trouble is None else "failed"
+        self.reason = self._reason(reply, as_text(said) if failure_of_its_own else "")
+        self.message = self._sentence(reply, said)
+
+    @property
+    def blameless(self) -> bool:
+        """Whether it did not succeed only because it was stopped for another's sake (SPEC 6)."""
+        return not self.ok and self.ending.stopped is not None and self.ending.trouble is None
+
+    def fail(self, reason: str, words: str) -> None:
+        """Turn a success into a failure that only showed when the reply was looked into."""
+        self.ok = False
+        self.status = "failed"
+        self.reason = reason
+        self.message = words
+
+    def _reason(self, reply: Object | None, failure: str) -> str:
+        ending = self.ending
+        if ending.trouble is not None:
+            return ending.trouble
+        own = (reply or {}).get("reason")
+        # The reason of a reply that says "ok" explains a success that did not happen.
+        if isinstance(own, str) and own and (failure or "status" not in (reply or {})):
+            return own
+        if ending.stopped is not None:
+            return "stopped"
+        if ending.signal is not None:
+            return "signal"
+        if ending.code != 0:
+            return "exit-status"
+        return "no-reply" if reply is None else "unknown"
+
+    def _sentence(self, reply: Object | None, said: object) -> str:
+        ending = self.ending
+        facts = [ending.words] if ending.trouble is not None else []
+        if ending.trouble is None:
+            if ending.stopped is not None:
+                facts.append("was stopped")
+            elif ending.signal is not None:
+                facts.append(f"killed by {ending.signal}")
+            elif ending.code:
+                facts.append(f"exited with status {ending.code}")
+            if reply is None:
+                facts.append("gave no reply")
+            elif "status" not in reply and said is None:
+                facts.append("its reply has no status")
+            elif not isinstance(said, str):
+                facts.append("the status in its reply is not a text")
+        own = as_text(self.reply.get("message")) or as_text(self.reply.get("error"))
+        sentence = f"{own} ({', '.join(facts)})" if own and facts else own or ", ".join(facts)
+        sentence = sentence or "it gave no message"
+        return f"{sentence}; stderr: {ending.stderr}" if ending.stderr else sentence
+
+
+def lines_of(failures: Sequence[Outcome]) -> str:
+    """Give a line `NAME: STATUS: MESSAGE` for each failure (SPEC 7.9)."""
+    return "\n".join(f"{outcome.name}: {outcome.status}: {outcome.message}" for outcome in failures)
+
+
+def failure(failures: Sequence[Outcome]) -> Object:
+    """Give the final object for failures in driver order, at least one (SPEC 7.9)."""
+    decisive = failures[0]
+    for status in ("aborted", "rejected"):
+        decisive = next((outcome for outcome in failures if outcome.status == status), decisive)
+    return {"status": decisive.status, "reason": decisive.reason, "message": clip(lines_of(failures))}
+
+
+def drivers(outcomes: Sequence[Outcome], others: Object) -> Object:
+    """Give the object `drivers` of an adjust's answer (SPEC 7.8).
+
+    `others` has every driver in driver order, with what is said of it unless there is an outcome.
+    """
+    table: Object = dict(others)
+    for outcome in outcomes:
+        entry: Object = {
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "seconds": round(outcome.ending.seconds, 3),
+        }
+        if not outcome.ok:
+            entry["message"] = clip(outcome.message)
+        if "drivers" in outcome.reply:
+            entry["drivers"] = outcome.reply["drivers"]
+        table[outcome.name] = entry
+    return table
+
+
+def what_they_said(outcomes: Sequence[Outcome]) -> Object:
+    """Merge what the replies hold beside the drivers' words about themselves (SPEC 7.8)."""
+    return united(without_own(outcome.reply) for outcome in outcomes)
+
+
+class Course:
+    """The overall progress of an adjust of `count` drivers, one after another (SPEC 8)."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._done = 0
+        # The running driver's progress as an exact fraction, 0 to 100: (numerator, denominator).
+        self._at = (0, 1)
+
+    def total(self) -> int:
+        """Give the overall progress in percent, 0 to 100."""
+        if self._done == self._count:
+            return 100
+        numerator, denominator = self._at
+        return min(99, (100 * self._done * denominator + numerator) // (self._count * denominator))
+
+    def line(self, name: str, text: str, content: Object | None = None) -> Object:
+        """Give the line that tells the agent of a driver's message `content`, or of ours."""
+        message = f"{name}: {text}" if text else name
+        return {**(content or {}), "progress": self.total(), "message": clip(message)}
+
+    def advance(self, name: str, content: Object) -> Object:
+        """Take in a driver's progress message and give the line for the agent."""
+        said = content["progress"]
+        if isinstance(said, (int, float)) and not isinstance(said, bool):
+            numerator, denominator = min(max(said, 0), 100).as_integer_ratio()
+            if numerator * self._at[1] > self._at[0] * denominator:
+                self._at = (numerator, denominator)
+        return self.line(name, as_text(content.get("message")), content)
+
+    def end(self) -> None:
+        """Take in that the running driver has ended, failed or not."""
+        self._done += 1
+        self._at = (0, 1)
