@@ -42,7 +42,10 @@ class Call:
     __slots__ = ("application", "operation", "verbose")
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Raises WrongUsage. `operation` is `info`, `query`, `version`, `adjust` or `help`."""
+        """Read the arguments; `operation` is `info`, `query`, `version`, `adjust` or `help`.
+
+        Raises WrongUsage.
+        """
         self.verbose = False
         operations: list[str] = []
         plain: list[str] = []
@@ -118,9 +121,7 @@ class Coordinator:
                 return operations.ended(self._supervisor.ended)
             return Answer({"status": fault.status, "reason": fault.reason, "message": str(fault)}, 1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
-            return Answer(
-                {"status": "failed", "reason": "internal", "message": self._confess(error)}, 1
-            )
+            return Answer({"status": "failed", "reason": "internal", "message": self._confess(error)}, 1)
 
     def _confess(self, error: Exception) -> str:
         import traceback  # noqa: PLC0415 - only a mistake of ours needs it

@@ -18,7 +18,7 @@ from servo_agg.lifecycle import extent
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, Callable
 
     import yaml
 
@@ -66,7 +66,9 @@ class Config:
         try:
             self.directory = os.getcwd()
         except OSError:
-            raise NoAdjustD("the current directory, which must be the servo directory, does not exist any more") from None
+            raise NoAdjustD(
+                "the current directory, which must be the servo directory, does not exist any more"
+            ) from None
         self.drivers, self.passed_over = _discover(self.directory)
         section = _section()
         self.parallel: int = section.get("parallel", 32)
@@ -114,7 +116,9 @@ def _discover(directory: str) -> tuple[list[str], list[str]]:
                 if regular:
                     (drivers if os.access(entry.path, os.X_OK) else passed_over).append(entry.name)
     except FileNotFoundError:
-        raise NoAdjustD(f"there is no {path}: run this in the servo directory, which holds adjust.d") from None
+        raise NoAdjustD(
+            f"there is no {path}: run this in the servo directory, which holds adjust.d"
+        ) from None
     except NotADirectoryError:
         raise NoAdjustD(f"{path} is no directory: it must be one that holds the drivers") from None
     except OSError as error:
@@ -157,7 +161,9 @@ def _section() -> dict[str, Any]:
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise BadConfiguration(f"{FILE}: the section {SECTION} must hold keys and values, but it is {section!r}")
+        raise BadConfiguration(
+            f"{FILE}: the section {SECTION} must hold keys and values, but it is {section!r}"
+        )
     for key, value in section.items():
         _check(key, value)
     return section
@@ -183,10 +189,12 @@ def _construct(text: bytes) -> object:
 
 
 def _value(document: yaml.Node | None) -> yaml.Node | None:
+    pairs = document.value if document is not None and isinstance(document.value, list) else []
     found = None
-    for key, value in document.value if document is not None and document.id == "mapping" else ():
-        if key.value == SECTION:
-            found = value
+    for pair in pairs:
+        # A sequence holds nodes, a mapping pairs of nodes.
+        if isinstance(pair, tuple) and pair[0].value == SECTION:
+            found = pair[1]
     return found
 
 
@@ -208,16 +216,21 @@ def _is_patterns(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-_KEYS = {
-    "parallel": (
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-        "a whole number, 1 or more",
-    ),
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_policy(value: Any) -> bool:
+    return value in ("continue", "stop")
+
+
+_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "parallel": (_is_count, "a whole number, 1 or more"),
     "serial": (_is_patterns, "a list of name patterns, such as ['k8s-*']"),
     "io_timeout": (_is_seconds, "a number of seconds, 0 or more"),
     "grace": (_is_seconds, "a number of seconds, 0 or more"),
     "cancel_grace": (_is_seconds, "a number of seconds, 0 or more"),
-    "on_failure": (lambda value: value in ("continue", "stop"), "continue or stop"),
+    "on_failure": (_is_policy, "continue or stop"),
 }
 """For each key of the section: is this value right, and what would be."""
 
@@ -228,7 +241,8 @@ def _check(key: Any, value: Any) -> None:
 
         near = get_close_matches(str(key), _KEYS, n=1, cutoff=0)[0]
         raise BadConfiguration(
-            f"{FILE}: the section {SECTION} has an unknown key {key!r} (value {value!r}); did you mean {near!r}?"
+            f"{FILE}: the section {SECTION} has an unknown key {key!r} (value {value!r}):"
+            f" did you mean {near!r}?"
         )
     right, wanted = _KEYS[key]
     if not right(value):

@@ -118,7 +118,9 @@ def merge(descriptions: Iterable[tuple[str, Object]]) -> tuple[Object, Owners]:
     if shared:
         raise Conflict(
             "each setting must be described by one driver only, but "
-            + "; ".join(f"{_in_words(place)} is described by {_list(names)}" for place, names in shared.items())
+            + "; ".join(
+                f"{_in_words(place)} is described by {_list(names)}" for place, names in shared.items()
+            )
         )
     merged = united([{"application": {"components": {}}}, *(description for _, description in named)])
     return merged, {place: names[0] for place, names in owners.items()}

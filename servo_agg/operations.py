@@ -13,7 +13,7 @@ import signal
 from servo_agg import VERSION, report
 from servo_agg.config import INSTALL, Config
 from servo_agg.description import check_shape, describe, merge, route
-from servo_agg.errors import BadEnvironment, BadInput, Conflict, Misshapen, UnknownSettings
+from servo_agg.errors import BadEnvironment, BadInput, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.protocol import Malformed, Progress, as_text, encode, parse
 from servo_agg.supervisor import AGENT_GONE, Job, Phase
@@ -40,7 +40,9 @@ class Answer:
     __slots__ = ("status", "text")
 
     def __init__(self, final: Object | str, status: int) -> None:
-        self.text = encode(final) if isinstance(final, dict) else final.encode("ascii", "backslashreplace") + b"\n"
+        self.text = (
+            encode(final) if isinstance(final, dict) else final.encode("ascii", "backslashreplace") + b"\n"
+        )
         self.status = status
 
 
@@ -60,7 +62,7 @@ class Run:
         say: Callable[[Object], None],
         tell: Callable[[str], None],
     ) -> None:
-        """`started`: the moment at which this program started, in the supervisor's time."""
+        """Take the surroundings; `started` is our own start, in the supervisor's time."""
         self.config = config
         self.supervisor = supervisor
         self.started = started
@@ -105,7 +107,9 @@ def ended(cause: str, more: Object | None = None) -> Answer:
 
 def _ask_info(run: Run, application: str | None) -> list[Outcome]:
     arguments = ["--info"] if application is None else ["--info", application]
-    return run.supervisor.drive([Job(name, arguments) for name in run.config.drivers], run.together(run.started))
+    return run.supervisor.drive(
+        [Job(name, arguments) for name in run.config.drivers], run.together(run.started)
+    )
 
 
 def _version_text(outcomes: Sequence[Outcome]) -> str:
@@ -156,7 +160,7 @@ class _Asked:
         self.failures = [outcome for outcome in outcomes if not (outcome.ok or outcome.blameless)]
 
     def merged(self) -> tuple[Object, Owners]:
-        """Raises Conflict."""
+        """Give the merged description and the owners. Raises Conflict."""
         return merge((outcome.name, describe(outcome.reply)) for outcome in self.outcomes)
 
 
@@ -232,15 +236,15 @@ def adjust(run: Run, application: str, given: bytes | None) -> Answer:
     if asked.cause:
         return ended(asked.cause, {"drivers": not_started})
     if asked.failures:
-        return Answer({**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1)
+        return Answer(
+            {**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1
+        )
     requests = route(request, asked.merged()[1])
     if not requests:
         return Answer({"status": "ok", "reason": "no-settings-to-adjust"}, 0)
     jobs = [Job(name, [application], encode(requests[name])) for name in config.drivers if name in requests]
     outcomes = _in_turn(run, jobs)
-    others = {
-        name: {"status": "not-started" if name in requests else "skipped"} for name in config.drivers
-    }
+    others = {name: {"status": "not-started" if name in requests else "skipped"} for name in config.drivers}
     return _conclude(run, outcomes, report.drivers(outcomes, others))
 
 

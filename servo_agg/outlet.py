@@ -24,7 +24,9 @@ class Outlet:
     """Writes to a descriptor from a thread of its own, begun with the first line."""
 
     def __init__(self, descriptor: int, tell: Callable[[], None]) -> None:
-        """`tell` is called, from the thread, when `full` has ended, `broken` has begun, or, once
+        """Take a descriptor and whom to tell of news.
+
+        `tell` is called, from the thread, when `full` has ended, `broken` has begun, or, once
         `finish` was called, all is written.
         """
         self._descriptor = descriptor
@@ -50,7 +52,9 @@ class Outlet:
             self._size += len(line)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name=f"outlet {self._descriptor}", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._write, name=f"outlet {self._descriptor}", daemon=True
+                )
                 self._thread.start()
 
     def finish(self) -> bool:

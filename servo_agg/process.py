@@ -79,7 +79,9 @@ class Child:
             ours.append(_exit_notice(self.pid))
             *pipes, exit_notice = ours
             stdin_end = pipes[2] if given is not None else None
-            self.worker = Worker(name, self.pid, (out, err, exit_notice, stdin_end), given or b"", inbox, show)
+            self.worker = Worker(
+                name, self.pid, (out, err, exit_notice, stdin_end), given or b"", inbox, show
+            )
             threading.Thread(target=self.worker.run, name=f"worker of {name}", daemon=True).start()
         except (OSError, RuntimeError):
             # Nobody has heard of it yet, and nobody could: it must not live on unread.
@@ -160,15 +162,15 @@ def _first_line_fault(path: str, number: int) -> str:
         return "the file has vanished since adjust.d was listed"
     except OSError as error:
         return f"the file cannot be read ({os.strerror(error.errno or 0)}); check its permissions"
+    interpreter = os.fsdecode((first[2:].split() or [b""])[0])
+    cause = "it cannot be executed; check its permissions, and that its file system allows programs"
     if not first.startswith(b"#!"):
         if number == errno.ENOEXEC:
-            return "it is no program: it has no #! line that names its interpreter"
-        return "it cannot be executed; check its permissions, and that its file system allows programs"
-    interpreter = os.fsdecode((first[2:].split() or [b""])[0])
-    if first.endswith(b"\r\n"):
-        return "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
-    if number == errno.EACCES and os.access(path, os.X_OK):
-        return f"its interpreter {interpreter} may not be executed"
-    if number == errno.ENOENT:
-        return f"its interpreter {interpreter} does not exist"
-    return "it cannot be executed; check its permissions, and that its file system allows programs"
+            cause = "it is no program: it has no #! line that names its interpreter"
+    elif first.endswith(b"\r\n"):
+        cause = "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+    elif number == errno.ENOENT:
+        cause = f"its interpreter {interpreter} does not exist"
+    elif os.access(path, os.X_OK):
+        cause = f"its interpreter {interpreter} may not be executed"
+    return cause

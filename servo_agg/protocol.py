@@ -130,7 +130,7 @@ def parse(document: bytes) -> dict[str, Any]:
         # Newer CPython refuses huge whole numbers in terms of its own settings.
         raise ValueError(f"a whole number in it has too many digits: {quote(document)}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"it is no object but {kind(value)}: {quote(document)}")
+        raise ValueError(f"it is no object but {kind(value)}: {quote(document)}")  # noqa: TRY004 - one kind
     return value
 
 

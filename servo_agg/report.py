@@ -53,7 +53,7 @@ class Outcome:
     __slots__ = ("ending", "message", "name", "ok", "reason", "reply", "status")
 
     def __init__(self, name: str, reply: Object | None, ending: Ending, *, adjusting: bool) -> None:
-        """`adjusting`: the reply must say `"status":"ok"`; a query or info need not say it."""
+        """Judge; when `adjusting`, the reply must say `"status":"ok"`, else it need not."""
         self.name = name
         self.reply: Object = reply or {}
         self.ending = ending
@@ -66,9 +66,9 @@ class Outcome:
             self.reason = as_text(self.reply.get("reason")) or "success"
             self.message = as_text(self.reply.get("message"))
             return
-        failure_of_its_own = isinstance(said, str) and said not in ("ok", "")
-        self.status = said if failure_of_its_own and ending.trouble is None else "failed"
-        self.reason = self._reason(reply, as_text(said) if failure_of_its_own else "")
+        failure = said if isinstance(said, str) and said != "ok" else ""
+        self.status = failure if failure and ending.trouble is None else "failed"
+        self.reason = self._reason(reply, failure)
         self.message = self._sentence(reply, said)
 
     @property
@@ -105,6 +105,8 @@ class Outcome:
         if ending.trouble is None:
             if ending.stopped is not None:
                 facts.append("was stopped")
+                if ending.signal == "SIGKILL":
+                    facts.append("did not end on SIGTERM and was killed by SIGKILL")
             elif ending.signal is not None:
                 facts.append(f"killed by {ending.signal}")
             elif ending.code:

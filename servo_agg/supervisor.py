@@ -1,6 +1,6 @@
 """`drive(jobs)`: run these drivers at once, and give an outcome for each. Owns the one waiting point.
 
-Rules (SPEC 6, 9, 10, HOUSE of the project: CONTRIBUTING.md):
+Rules (SPEC 6, 9, 10):
 - Everything that happens comes through the inbox to one thread, which calls this room.
 - A timeout is concluded, never delivered: the moment has passed, nothing that the driver wrote is
   unread, and we were not stopped ourselves meanwhile.
@@ -16,7 +16,7 @@ import time
 from servo_agg.errors import CannotStart
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
 from servo_agg.process import Child
-from servo_agg.protocol import Decoder, Malformed, Progress, Reply
+from servo_agg.protocol import Decoder, Malformed, Reply
 from servo_agg.report import Ending, Outcome
 from servo_agg.tree import Table, Tree
 from servo_agg.worker import Closed, Exited, Output
@@ -138,8 +138,10 @@ class Supervisor:
         show: Show = None,
         shorten: Callable[[str], str] = str,
     ) -> None:
-        """`note` says a line to a person who asked for them; `show`: see Worker; `shorten` makes
-        of a failed driver's stderr what is shown of it (SPEC 13).
+        """Take the ways in and out.
+
+        `note` says a line to a person who asked for them; `show`: see Worker; `shorten` makes of a
+        failed driver's stderr what is shown of it (SPEC 13).
         """
         self.ended: str | None = None
         self.unkillable = False
@@ -210,6 +212,7 @@ class Supervisor:
             if job.name in phase.apart and names & set(phase.apart):
                 continue
             waiting.remove(job)
+            now = self.now()
             try:
                 child = Child(job.name, job.arguments, self.environment, job.given, self._inbox, self._show)
             except CannotStart as error:
@@ -218,7 +221,7 @@ class Supervisor:
                 outcomes[job.name] = Outcome(job.name, None, ending, adjusting=phase.adjusting)
                 self._note(f"{job.name}: {ending.words}")
                 continue
-            self._running[child.pid] = _Running(child, Life(self.now(), phase.limits), phase)
+            self._running[child.pid] = _Running(child, Life(now, phase.limits), phase)
             self._note(f"{job.name}: started as process {child.pid}: {' '.join(job.arguments)}")
 
     def _wait(self, phase: Phase, stop_all_at: float | None) -> None:
@@ -320,7 +323,9 @@ class Supervisor:
             return f"gave no answer within {phase.limits.allowance:g} s and was stopped"
         return f"was silent for {running.life.silent_for(now):.1f} s and was stopped"
 
-    def _stop(self, these: Iterable[_Running], cause: str | None, grace: float, patience: float = PATIENCE) -> None:
+    def _stop(
+        self, these: Iterable[_Running], cause: str | None, grace: float, patience: float = PATIENCE
+    ) -> None:
         """Begin to stop drivers, for `cause` or, when it is None, for a failure of their own."""
         fresh = [running for running in these if not running.life.stopping]
         for running in fresh:

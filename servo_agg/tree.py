@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Protocol
 
-    class Process(Protocol):
+    class _Process(Protocol):
         """What we need of a process; psutil.Process has it."""
 
         @property
@@ -77,7 +77,7 @@ class _Bare:
         return {}
 
 
-def _all_processes() -> Iterator[Process]:
+def _all_processes() -> Iterator[_Process]:
     """Give every process there is, one that can be signalled without hitting a reused pid."""
     try:
         import psutil  # noqa: PLC0415 - 14 ms that only a stop needs
@@ -110,7 +110,7 @@ class Table:
     """All processes at one moment: read once, looked at for several trees."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, tuple[Process, int, int]] = {}
+        self.rows: dict[int, tuple[_Process, int, int]] = {}
         gone = _gone()
         try:
             for process in _all_processes():
@@ -130,8 +130,8 @@ class Tree:
         """`leader`: pid of the driver, not yet reaped; `mark`: the value of MARK in its environment."""
         self._leader = leader
         self._mark = mark
-        self._members: set[Process] = set()
-        self._bystanders: set[Process] | None = None
+        self._members: set[_Process] = set()
+        self._bystanders: set[_Process] | None = None
 
     def look(self, table: Table | None = None) -> bool:
         """Take in all members that there are now; tell whether any is new."""
@@ -156,7 +156,7 @@ class Tree:
             self._bystanders = {row[0] for row in rows.values()}
         return len(self._members) > before
 
-    def _bears_mark(self, process: Process) -> bool:
+    def _bears_mark(self, process: _Process) -> bool:
         if self._bystanders is None or process in self._bystanders:
             return False
         self._bystanders.add(process)
@@ -206,7 +206,7 @@ class Tree:
         return sorted(alive)
 
 
-def _send(members: Iterable[Process], number: int) -> None:
+def _send(members: Iterable[_Process], number: int) -> None:
     gone = _gone()
     for member in members:
         try:

@@ -93,7 +93,13 @@ class Worker:
     """What the thread knows. `run` is the thread; the rest of the program asks `quiet` and `stderr`."""
 
     def __init__(
-        self, name: str, pid: int, descriptors: tuple[int, int, int, int | None], given: bytes, inbox: Inbox, show: Show
+        self,
+        name: str,
+        pid: int,
+        descriptors: tuple[int, int, int, int | None],
+        given: bytes,
+        inbox: Inbox,
+        show: Show,
     ) -> None:
         """Take over non-blocking descriptors: stdout, stderr, one that is readable after the exit, stdin.
 

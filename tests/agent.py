@@ -1,0 +1,601 @@
+"""A fake of the Optune agent, as far as the program that it runs can tell the two apart.
+
+Like the real one it asks `--info` before every operation, writes its input in pieces, reads output line by
+line with one system call per byte, answers progress with SIGUSR1 when told to cancel, and loses patience
+after OPTUNE_IO_TIMEOUT. Unlike the real one it starts its child in a session of its own, so that a failing
+test can be cleaned up, and all of its waits have an end.
+
+    agent = Agent(directory)
+    operation = agent.adjust("app", request, on_progress=lambda message: "cancel")
+    with agent.start_adjust("app", request) as running:
+        running.wait_for_line(lambda message: message.get("progress") == 50)
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from tests.processes import DeadlineError, environment, kill_session, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Literal
+
+    from typing_extensions import Self
+
+    Reader = Literal["byte", "block"]
+    OnProgress = Callable[[dict[str, Any]], Literal["cancel"] | None]
+
+DEADLINE = 60.0
+"""Seconds after which a test has failed, where the real agent would wait for ever."""
+
+ATTENTION = 10.0
+"""Seconds in which the fake agent does what a test asks of it in mid-run."""
+
+LINGER = 3.0
+"""Seconds from the end of both pipes to SIGKILL."""
+
+PIECE = 4096
+"""Bytes written to stdin, and read from stderr, at a time."""
+
+BLOCK = 65536
+"""Bytes read at a time by the reader "block"."""
+
+
+class AgentError(Exception):
+    """`--info` failed, and with it the operation that it precedes."""
+
+    def __init__(self, why: str, argv: list[str], completed: tuple[int, bytes, bytes]) -> None:
+        """Keep the exit status and all that was printed."""
+        self.why = why
+        self.argv = argv
+        self.returncode, self.stdout, self.stderr = completed
+        super().__init__(
+            f"{' '.join(argv)}: {why} (exit status {self.returncode})\n"
+            f"stdout: {self.stdout!r}\nstderr: {self.stderr!r}"
+        )
+
+
+@dataclass
+class Operation:
+    """What the agent knows of one run of the program. It is filled in while the run lasts."""
+
+    argv: list[str]
+    process: subprocess.Popen[bytes] = field(repr=False)
+    started: float = field(default_factory=time.monotonic, repr=False)
+    reply: dict[str, Any] | None = None
+    """The last line that was no progress."""
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[tuple[float, bytes]] = field(default_factory=list)
+    """Every line of stdout, blank ones and newlines included, each with the seconds from the start."""
+    seconds: float = 0.0
+    """From the start to the exit and the end of both pipes, or until the agent gave up."""
+    longest_silence: float = 0.0
+    """The most seconds without a byte on either pipe, from the start until both were at their end."""
+    signals: list[tuple[float, int]] = field(default_factory=list)
+    """What the agent, not the test, has sent, each with the seconds from the start."""
+    timed_out: bool = False
+    protocol_error: str | None = None
+    stderr_so_far: bytearray = field(default_factory=bytearray, repr=False)
+
+    @property
+    def stderr(self) -> bytes:
+        """All of stderr."""
+        return bytes(self.stderr_so_far)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, -n for signal n, None while the program runs on after the agent gave up."""
+        return self.process.returncode
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the agent stopped listening before the program had ended."""
+        return self.timed_out or self.protocol_error is not None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the agent reports success. The exit status does not count: it looks only at `status`."""
+        return not self.gave_up and self.reply is not None and self.reply.get("status", "ok") == "ok"
+
+    @property
+    def stderr_text(self) -> str:
+        """Stderr as the agent would quote it; raises UnicodeDecodeError where it would."""
+        whole = self.stderr
+        return "\n".join(whole[at : at + PIECE].decode("ascii") for at in range(0, len(whole), PIECE))
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Return the exit status, once the program is gone; it may outlive the agent's patience."""
+        wait_until(lambda: self.process.returncode is not None, deadline, f"exit of {self.told()}")
+        return cast("int", self.process.returncode)
+
+    def told(self) -> str:
+        """Return all there is to know when a test has failed."""
+        lines = "".join(f"\n  {when:8.3f} s {line!r}" for when, line in self.lines[-20:])
+        left_out = f"\n  ({len(self.lines) - 20} earlier lines)" if len(self.lines) > 20 else ""
+        return (
+            f"{' '.join(self.argv)}\nexit status {self.returncode}, timed out: {self.timed_out}, "
+            f"protocol error: {self.protocol_error}\n"
+            f"stdout:{left_out}{lines}\nstderr: {self.stderr[-2000:]!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How the agent behaves towards one run."""
+
+    stdin: bytes = b""
+    has_cancel: bool = False
+    io_timeout: float | None = None
+    on_progress: OnProgress | None = None
+    reader: Reader = "byte"
+
+
+class Running:
+    """A run in progress, conversed with by a thread as the agent would, open to observation and meddling.
+
+    As a context manager it kills the session of the program at its end, if that still runs or if the test
+    has failed. What a program that ended by itself has left behind is not touched: `no_process_left` shall
+    see it.
+    """
+
+    def __init__(self, operation: Operation, conduct: Conduct) -> None:
+        self.operation = operation
+        self._conduct = conduct
+        self._process = operation.process
+        self._stdin, self._stdout, self._stderr = (
+            cast("IO[bytes]", pipe)
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr)
+        )
+        self._unsent = memoryview(conduct.stdin)
+        self._line = bytearray()
+        self._heard_at = self._patient_from = operation.started
+        self._cancelled = False
+        self._departed = False
+        self._reading = True
+        self._failure: BaseException | None = None
+        self._messages: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._over = False
+        self._exited = threading.Event()
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = os.pipe()
+        self._waiter = threading.Thread(target=self._await_exit, daemon=True)
+        self._talker = threading.Thread(target=self._converse, daemon=True)
+        self._waiter.start()
+        self._talker.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the program; also that of its session."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None or not self._exited.is_set():
+            self.kill()
+        self._talker.join(DEADLINE)
+
+    def wait_for_line(
+        self, predicate: Callable[[dict[str, Any]], bool], deadline: float = 10.0
+    ) -> dict[str, Any]:
+        """Return the first message, past or to come, that satisfies `predicate`."""
+        end = time.monotonic() + deadline
+        seen = 0
+        while True:
+            with self._news:
+                self._await_news(seen, end)
+                fresh, over = self._messages[seen:], self._over
+            seen += len(fresh)
+            for message in fresh:
+                if predicate(message):
+                    return message
+            if over and not fresh:
+                raise AssertionError(f"the program said no such line:\n{self.operation.told()}")
+            if time.monotonic() >= end:
+                raise DeadlineError(f"no such line within {deadline:g} s:\n{self.operation.told()}")
+
+    def send_signal(self, number: int) -> None:
+        """Send the program a signal that the agent would not."""
+        # Another thread may be reaping it at this moment.
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def stop_reading(self) -> None:
+        """Read no further byte from now on, like an agent that waits for the answer to an HTTP request.
+
+        Its clock for OPTUNE_IO_TIMEOUT stands still meanwhile. Not to be called from `on_progress`.
+        """
+        self._command(lambda: self._set_reading(reading=False))
+
+    def resume_reading(self) -> None:
+        """Undo `stop_reading`."""
+        self._command(lambda: self._set_reading(reading=True))
+
+    def close_stdout(self) -> None:
+        """Close our end of the program's stdout; from now on the agent neither times out nor kills."""
+        self._command(lambda: self._depart(self._stdout))
+
+    def close_pipes(self) -> None:
+        """Close our ends of all pipes, as the death of the agent does."""
+        self._command(lambda: self._depart(self._stdin, self._stdout, self._stderr))
+
+    def finish(self, deadline: float = DEADLINE) -> Operation:
+        """Return what came of it, when the agent is done with it: it has ended or the agent has given up."""
+        end = time.monotonic() + deadline
+        with self._news:
+            done = self._news.wait_for(lambda: self._over, deadline)
+        if done and not self.operation.gave_up:
+            done = self._exited.wait(max(0.0, end - time.monotonic()))
+        if self._failure is not None:
+            raise self._failure
+        if not done:
+            raise DeadlineError(f"not over within {deadline:g} s: {self.operation.told()}")
+        return self.operation
+
+    def kill(self) -> None:
+        """SIGKILL the program's whole session and wait for its end. No matter when it has ended by itself."""
+        self._departed = True
+        kill_session(self.pid)
+        self._exited.wait(DEADLINE)
+        if self._talker is not threading.current_thread():
+            # A process that left the session may hold the pipes and keep the talker waiting for their end.
+            self.close_pipes()
+
+    def _await_news(self, seen: int, end: float) -> None:
+        """Wait until there are more than `seen` messages or no more can come, at most until `end`."""
+        left = max(0.0, end - time.monotonic())
+        self._news.wait_for(lambda: len(self._messages) > seen or self._over, left)
+
+    def _await_exit(self) -> None:
+        self._process.wait()
+        self._done()
+        self._exited.set()
+
+    def _done(self) -> None:
+        """Note the time; it counts to the exit or to the end of the pipes, whichever is later."""
+        with self._news:
+            if not self.operation.gave_up:
+                self.operation.seconds = self._since_start()
+
+    def _since_start(self) -> float:
+        return time.monotonic() - self.operation.started
+
+    def _command(self, deed: Callable[[], None]) -> None:
+        """Let the thread that owns the pipes do something, and wait until it is done."""
+        done = threading.Event()
+
+        def do() -> None:
+            deed()
+            done.set()
+
+        with self._news:
+            if self._over:
+                return
+            self._commands.put(do)
+            os.write(self._wake, b"!")
+        wait_until(lambda: done.is_set() or self._over, ATTENTION, "the fake agent's attention")
+
+    def _converse(self) -> None:
+        """Be the agent: talk with the program until it has said all, or until patience or sense is lost."""
+        try:
+            self._open()
+            while not (self._stdout.closed and self._stderr.closed):
+                self._turn()
+            self._done()
+            if not (self.operation.gave_up or self._departed) and not self._exited.wait(LINGER):
+                self._signal(signal.SIGKILL)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `finish` raises it in the test
+            self._failure = error
+            kill_session(self.pid)
+        finally:
+            for pipe in (self._stdin, self._stdout, self._stderr):
+                pipe.close()
+            with self._news:
+                self._over = True
+                self._selector.close()
+                os.close(self._woken)
+                os.close(self._wake)
+                self._news.notify_all()
+
+    def _open(self) -> None:
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            os.set_blocking(pipe.fileno(), False)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._obey)
+        self._set_reading(reading=True)
+        if self._unsent:
+            self._selector.register(self._stdin, selectors.EVENT_WRITE, self._write)
+        else:
+            self._stdin.close()
+
+    def _turn(self) -> None:
+        """Wait for one event or for the end of the agent's patience."""
+        left = None
+        if self._conduct.io_timeout and self._reading and not self._departed:
+            left = max(0.0, self._patient_from + self._conduct.io_timeout - time.monotonic())
+        events = self._selector.select(left)
+        if not events and left is not None:
+            self.operation.timed_out = True
+            self._signal(signal.SIGTERM)
+            self._abandon()
+        for key, _ in events:
+            key.data()
+
+    def _obey(self) -> None:
+        if not self._commands.empty():
+            os.read(self._woken, 1)
+            self._commands.get()()
+
+    def _set_reading(self, *, reading: bool) -> None:
+        for pipe, read in ((self._stdout, self._read_stdout), (self._stderr, self._read_stderr)):
+            if pipe.closed:
+                continue
+            registered = pipe in self._selector.get_map()
+            if reading and not registered:
+                self._selector.register(pipe, selectors.EVENT_READ, read)
+            elif registered and not reading:
+                self._selector.unregister(pipe)
+        self._reading = reading
+        self._patient_from = time.monotonic()
+
+    def _write(self) -> None:
+        if self._stdin.closed:
+            return
+        try:
+            self._unsent = self._unsent[os.write(self._stdin.fileno(), self._unsent[:PIECE]) :]
+        except BrokenPipeError:
+            self.operation.protocol_error = f"stdin was closed with {len(self._unsent)} bytes unread"
+            self._abandon()
+            return
+        if not self._unsent:
+            self._drop(self._stdin)
+
+    def _read_stdout(self) -> None:
+        size = 1 if self._conduct.reader == "byte" else BLOCK
+        while not self._stdout.closed and self._reading:
+            data = self._read(self._stdout, size)
+            if data is None:
+                return
+            if not data:
+                self._drop(self._stdout)
+                if self._line:
+                    self._take_line(bytes(self._line))
+                return
+            self._line += data
+            if b"\n" in data:
+                *whole, self._line = _split(self._line)
+                for line in whole:
+                    if not self.operation.gave_up:
+                        self._take_line(bytes(line))
+                return
+
+    def _read_stderr(self) -> None:
+        if not self._stderr.closed:
+            data = self._read(self._stderr, PIECE)
+            if data:
+                self.operation.stderr_so_far += data
+            elif data is not None:
+                self._drop(self._stderr)
+
+    def _read(self, pipe: IO[bytes], size: int) -> bytes | None:
+        """Return what is there, b"" at the end, None when nothing is there yet."""
+        try:
+            data = os.read(pipe.fileno(), size)
+        except BlockingIOError:
+            return None
+        self._end_silence()
+        return data
+
+    def _end_silence(self) -> None:
+        now = time.monotonic()
+        self.operation.longest_silence = max(self.operation.longest_silence, now - self._heard_at)
+        self._heard_at = self._patient_from = now
+
+    def _take_line(self, line: bytes) -> None:
+        self.operation.lines.append((self._since_start(), line))
+        if not line.strip():
+            return
+        try:
+            message = json.loads(line.decode())
+        except ValueError as error:
+            self._protest(f"no JSON: {line[:200]!r}: {error}")
+            return
+        if not isinstance(message, dict):
+            self._protest(f"no object: {line[:200]!r}")
+            return
+        if "progress" in message:
+            self.operation.progress.append(message)
+        else:
+            self.operation.reply = message
+        with self._news:
+            self._messages.append(message)
+            self._news.notify_all()
+        if "progress" in message:
+            self._report_progress(message)
+
+    def _report_progress(self, message: dict[str, Any]) -> None:
+        if self._conduct.on_progress is not None:
+            answer = self._conduct.on_progress(message)
+            self._patient_from = time.monotonic()
+            self._cancelled = self._cancelled or answer == "cancel"
+        if self._cancelled:
+            self._signal(signal.SIGUSR1 if self._conduct.has_cancel else signal.SIGKILL)
+
+    def _protest(self, error: str) -> None:
+        self.operation.protocol_error = error
+        self._signal(signal.SIGTERM)
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Go on without the program. The real agent's pipes close as it lets go of them."""
+        self._end_silence()
+        self.operation.seconds = self._since_start()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            self._drop(pipe)
+
+    def _depart(self, *pipes: IO[bytes]) -> None:
+        self._departed = True
+        for pipe in pipes:
+            self._drop(pipe)
+
+    def _drop(self, pipe: IO[bytes]) -> None:
+        if not pipe.closed:
+            if pipe in self._selector.get_map():
+                self._selector.unregister(pipe)
+            pipe.close()
+
+    def _signal(self, number: int) -> None:
+        self.operation.signals.append((self._since_start(), number))
+        self.send_signal(number)
+
+
+class Agent:
+    """Runs the program of one servo directory. Its end as a context kills what it gave up waiting for.
+
+    `env` is laid over the environment that the tests give every child; None removes a variable. `io_timeout`
+    in seconds is the agent's patience and becomes OPTUNE_IO_TIMEOUT; None means no limit and leaves the
+    variable to `env`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        command: Sequence[str] = ("./adjust",),
+        *,
+        env: Mapping[str, str | None] | None = None,
+        io_timeout: float | None = None,
+    ) -> None:
+        self.directory = directory
+        self.command = list(command)
+        self.env = dict(env or {})
+        self.io_timeout = io_timeout
+        if io_timeout is not None:
+            self.env["OPTUNE_IO_TIMEOUT"] = f"{io_timeout:g}"
+        self._abandoned: list[Running] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the programs, with their sessions, that were given up and still run."""
+        while self._abandoned:
+            self._abandoned.pop().kill()
+
+    def info(self, app: str, *, deadline: float = DEADLINE) -> dict[str, Any]:
+        """Ask `--info`, as before every operation; all of stdout must be one object with `has_cancel`."""
+        argv = [*self.command, "--info", app]
+        with self._popen(argv, subprocess.DEVNULL) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=deadline)
+            except subprocess.TimeoutExpired as error:
+                raise DeadlineError(f"{' '.join(argv)} took longer than {deadline:g} s") from error
+            finally:
+                if process.returncode is None:
+                    kill_session(process.pid)
+        completed = (process.returncode, stdout, stderr)
+        if process.returncode != 0:
+            raise AgentError("it failed", argv, completed)
+        try:
+            answer = json.loads(stdout.decode())
+        except ValueError as error:
+            raise AgentError("its output is not one JSON document", argv, completed) from error
+        if not isinstance(answer, dict) or "has_cancel" not in answer:
+            raise AgentError("its answer has no has_cancel", argv, completed)
+        return answer
+
+    def describe(self, app: str, *, deadline: float = DEADLINE) -> Operation:
+        """Ask for the settings."""
+        return self._to_the_end(self.start_describe(app), deadline)
+
+    def adjust(
+        self,
+        app: str,
+        request: Mapping[str, Any] | bytes,
+        *,
+        on_progress: OnProgress | None = None,
+        reader: Reader = "byte",
+        deadline: float = DEADLINE,
+    ) -> Operation:
+        """Adjust. `request` may be bytes where a test wants to send what the real agent would not.
+
+        When the agent gives up this returns at once; `Operation.wait` waits for the program.
+        """
+        running = self.start_adjust(app, request, on_progress=on_progress, reader=reader)
+        return self._to_the_end(running, deadline)
+
+    def start_describe(self, app: str) -> Running:
+        """Begin to ask for the settings; the result is a context manager."""
+        self.info(app)
+        return self._start(["--query", app], Conduct(io_timeout=self.io_timeout))
+
+    def start_adjust(
+        self,
+        app: str,
+        request: Mapping[str, Any] | bytes,
+        *,
+        on_progress: OnProgress | None = None,
+        reader: Reader = "byte",
+    ) -> Running:
+        """Begin an adjust; the result is a context manager.
+
+        `on_progress` is the HTTP POST that the real agent makes for each progress line: nothing is read until
+        it returns, and once it has said "cancel" each progress line is answered with a signal.
+        """
+        stdin = request if isinstance(request, bytes) else json.dumps(request).encode()
+        has_cancel = bool(self.info(app)["has_cancel"])
+        return self._start([app], Conduct(stdin, has_cancel, self.io_timeout, on_progress, reader))
+
+    def _start(self, arguments: list[str], conduct: Conduct) -> Running:
+        argv = [*self.command, *arguments]
+        started = time.monotonic()
+        return Running(Operation(argv, self._popen(argv, subprocess.PIPE), started), conduct)
+
+    def _popen(self, argv: list[str], stdin: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            bufsize=0,
+            cwd=self.directory,
+            env=environment(self.env),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _to_the_end(self, running: Running, deadline: float) -> Operation:
+        try:
+            operation = running.finish(deadline)
+        except BaseException:
+            running.kill()
+            raise
+        if operation.gave_up:
+            self._abandoned.append(running)
+        return operation
+
+
+def _split(data: bytearray) -> list[bytearray]:
+    """Split at newlines alone, and keep them; the last piece is what has no newline yet."""
+    *whole, rest = data.split(b"\n")
+    return [*(line + b"\n" for line in whole), rest]

@@ -1,0 +1,188 @@
+"""Processes as tests see them: their environment, whether they live, whether any is left over.
+
+Everything here reads /proc. A process that has exited but has not been reaped (a zombie) does not count as
+alive: it holds nothing and can do nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+MARK = "SERVO_AGG_TEST_MARK"
+"""The environment variable by which the processes of one test know each other."""
+
+POLL = 0.005
+"""Seconds between two looks of a wait."""
+
+_AMBIENT = ("OPTUNE_", "SERVO_AGG_", "DRIVER_", "PYTHONUNBUFFERED")
+
+T = TypeVar("T")
+
+
+class DeadlineError(AssertionError):
+    """Something did not happen in time."""
+
+
+class LeftoverError(AssertionError):
+    """Processes outlived the test that caused them."""
+
+
+def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the environment for a child: ours, then `overlays` in turn, where None removes a variable.
+
+    What the caller's shell happens to hold of ours (OPTUNE_*, ...) is left out. `python3` is the interpreter
+    that runs the tests: `#!/usr/bin/env python3` must find the same packages, and a version manager's wrapper
+    in its place would cost more time than what is tested.
+    """
+    made = {
+        name: value for name, value in os.environ.items() if not name.startswith(_AMBIENT) or name == MARK
+    }
+    made["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made.get("PATH", os.defpath)])
+    for overlay in overlays:
+        for name, value in overlay.items():
+            if value is None:
+                made.pop(name, None)
+            else:
+                made[name] = value
+    return made
+
+
+def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
+    """Return the first true value of `predicate`; after `deadline` seconds fail with an error naming `what`.
+
+    Every wait of a test goes through here or through a deadline of the fake agent; none sleeps and hopes.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= end:
+            raise DeadlineError(f"not within {deadline:g} s: {what}")
+        time.sleep(POLL)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether `pid` is a process that has not exited."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in ("Z", "X")
+
+
+def session_members(session: int) -> list[int]:
+    """Return the living processes of `session`."""
+    return [pid for pid in _pids() if alive(pid) and _stat(pid)[3:4] == [str(session)]]
+
+
+def kill_session(session: int, deadline: float = 5.0) -> None:
+    """SIGKILL every process of `session`, and what these start meanwhile, until none is left."""
+
+    def look_and_kill() -> bool:
+        members = session_members(session)
+        for pid in members:
+            _kill(pid)
+        return not members
+
+    wait_until(look_and_kill, deadline, f"end of all processes of session {session}")
+
+
+@dataclass(frozen=True)
+class Marked:
+    """The processes that were given one value of the mark, and all that these have started."""
+
+    value: str
+
+    def living(self) -> dict[int, str]:
+        """Return pid and command line of each that is alive. One that cleared its environment is not seen."""
+        found: dict[int, str] = {}
+        wanted = f"{MARK}={self.value}".encode()
+        for pid in _pids():
+            with contextlib.suppress(OSError):
+                if pid != os.getpid() and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found[pid] = _command_line(pid)
+        return {pid: command for pid, command in found.items() if alive(pid)}
+
+    def kill(self, deadline: float = 5.0) -> None:
+        """SIGKILL them, and what they start meanwhile, until none is left."""
+
+        def look_and_kill() -> bool:
+            left = self.living()
+            for pid in left:
+                _kill(pid)
+            return not left
+
+        wait_until(look_and_kill, deadline, f"end of all processes marked {self.value}")
+
+
+@contextlib.contextmanager
+def no_process_left(mark: str, deadline: float = 2.0) -> Iterator[Marked]:
+    """Mark all children started inside; at the end none of them, and none of theirs, may be alive.
+
+    They get `deadline` seconds to go. What is left then is killed, and named in a LeftoverError unless the
+    body has already failed for a reason of its own. A test that means to leave a process, such as a restarted
+    service, ends it before the end of the block.
+    """
+    marked = Marked(f"{mark}-{uuid.uuid4().hex}")
+    before = os.environ.get(MARK)
+    os.environ[MARK] = marked.value
+    try:
+        yield marked
+    except BaseException:
+        marked.kill()
+        raise
+    finally:
+        if before is None:
+            del os.environ[MARK]
+        else:
+            os.environ[MARK] = before
+
+    quiet = 0
+
+    def gone() -> bool:
+        # The environment of a process looks empty for an instant while it executes another program.
+        nonlocal quiet
+        quiet = 0 if marked.living() else quiet + 1
+        return quiet > 1
+
+    try:
+        wait_until(gone, deadline, "end of all processes of the test")
+    except DeadlineError as error:
+        left = marked.living()
+        marked.kill()
+        if left:
+            lines = "\n".join(f"  {pid}: {command}" for pid, command in sorted(left.items()))
+            raise LeftoverError(f"alive {deadline:g} s after the end of the test:\n{lines}") from error
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on: state, parent, group, session; or nothing."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The name before the state stands in parentheses and may itself hold blanks and parentheses.
+    return text.rpartition(")")[2].split()
+
+
+def _command_line(pid: int) -> str:
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return raw.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,22 @@
+"""Sources of drivers that a test writes itself, for `ServoDirectory.add_script`."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+
+def adjusting(body: str, component: str = "web") -> str:
+    """Give the source of a sh driver of `COMPONENT.cpu` that runs `body` in an adjust."""
+    return (
+        "#!/bin/sh\n"
+        "case $1 in\n"
+        """--info) echo '{"version":"1","has_cancel":false}'; exit ;;\n"""
+        f"""--query) echo '{{"components":{{"{component}":{{"settings":{{"cpu":{{"value":2}}}}}}}}}}'; exit ;;\n"""
+        "esac\n" + textwrap.dedent(body)
+    )
+
+
+def describing(answer: object, *, seconds: float = 0) -> str:
+    """Give the source of a sh driver that answers whatever it is asked so, after `seconds`."""
+    return f"#!/bin/sh\nsleep {seconds}\ncat <<'END'\n{json.dumps(answer)}\nEND\n"

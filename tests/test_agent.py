@@ -1,0 +1,496 @@
+"""The fake agent and the drivers of the tests are what they claim to be: only then can they judge others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tests.agent
+from tests.agent import Agent, AgentError
+from tests.processes import (
+    MARK,
+    DeadlineError,
+    LeftoverError,
+    Marked,
+    alive,
+    environment,
+    no_process_left,
+    session_members,
+    wait_until,
+)
+from tests.servo import DRIVERS, ServoDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def marked(request: pytest.FixtureRequest) -> Iterator[Marked]:
+    with no_process_left(request.node.originalname) as processes:
+        yield processes
+
+
+def agent_of(
+    directory: Path,
+    body: str,
+    *,
+    has_cancel: bool = True,
+    io_timeout: float | None = None,
+    stdin: str = "input=$(cat)",
+) -> Agent:
+    """Return the agent of a directory where `adjust` answers --info, and else does `stdin` and `body`."""
+    info = f"""echo '{{"version": "1", "has_cancel": {str(has_cancel).lower()}}}'"""
+    script = f'if [ "$1" = --info ]; then {info}; exit; fi\n{stdin}\n{body}'
+    return agent_of_script(directory, script, io_timeout)
+
+
+def agent_of_script(directory: Path, script: str, io_timeout: float | None = None) -> Agent:
+    program = directory / "adjust"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    return Agent(directory, io_timeout=io_timeout)
+
+
+def test_adjust_reports_reply_progress_and_all_that_came(tmp_path: Path) -> None:
+    agent = agent_of(
+        tmp_path,
+        """
+        [ "$*" = app ] || exit 1
+        echo '{"progress": 10}'
+        echo
+        echo '{"status": "failed", "message": "a warning"}'
+        echo warned >&2
+        echo '{"progress": 20, "status": "ok"}'
+        printf '{"status": "ok", "input": %s}' "$input"
+        """,
+    )
+    operation = agent.adjust("app", {"application": {"components": {}}})
+    assert operation.ok
+    assert operation.reply == {"status": "ok", "input": {"application": {"components": {}}}}
+    assert operation.progress == [{"progress": 10}, {"progress": 20, "status": "ok"}]
+    assert [line for _, line in operation.lines][:2] == [b'{"progress": 10}\n', b"\n"]
+    assert len(operation.lines) == 5
+    assert operation.stderr_text == "warned\n"
+    assert operation.returncode == 0
+    assert 0 < operation.longest_silence <= operation.seconds < 5
+    assert not operation.signals
+
+
+@pytest.mark.parametrize("reader", ["byte", "block"])
+def test_large_input_and_output_pass_unharmed(tmp_path: Path, reader: Any) -> None:
+    agent = agent_of(tmp_path, "cat output", stdin="cat >input")
+    request = {"application": {}, "padding": "x" * 300_000}
+    lines = [f'{{"progress": {number}}}\n' for number in range(3000)]
+    (tmp_path / "output").write_text("".join(lines) + '{"status": "ok"}\n')
+    operation = agent.adjust("app", request, reader=reader)
+    assert [line.decode() for _, line in operation.lines[:-1]] == lines
+    assert operation.ok
+    assert (tmp_path / "input").stat().st_size > 300_000
+
+
+def test_describe_closes_stdin_at_once_and_takes_an_absent_status_for_ok(tmp_path: Path) -> None:
+    agent = agent_of(tmp_path, """echo '{"application": {}, "said": "'"$*$input"'"}'""")
+    operation = agent.describe("app")
+    assert operation.ok
+    assert operation.reply == {"application": {}, "said": "--query app"}
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("echo no; echo broken >&2; exit 7", "it failed"),
+        ("echo '{}{}'", "not one JSON document"),
+        ("echo '[]'", "no has_cancel"),
+        ("""echo '{"version": "1"}'""", "no has_cancel"),
+    ],
+)
+def test_failing_info_fails_the_operation_with_all_it_said(tmp_path: Path, body: str, why: str) -> None:
+    agent = agent_of_script(tmp_path, body)
+    with pytest.raises(AgentError, match=why) as caught:
+        agent.describe("app")
+    assert caught.value.argv == ["./adjust", "--info", "app"]
+    if "exit 7" in body:
+        assert (caught.value.returncode, caught.value.stderr) == (7, b"broken\n")
+
+
+def test_info_that_never_ends_fails_the_test_at_the_deadline(tmp_path: Path) -> None:
+    agent = agent_of_script(tmp_path, "sleep 600")
+    with pytest.raises(DeadlineError, match="--info app"):
+        agent.info("app", deadline=0.1)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("warning", "no JSON"), ("7", "no object"), ("\\0377", "no JSON"), ('{"progress"', "no JSON")],
+)
+def test_a_line_that_is_no_object_ends_the_conversation_with_sigterm(
+    tmp_path: Path, line: str, why: str
+) -> None:
+    agent = agent_of(tmp_path, f"echo '{{}}'; printf '%b\\n' '{line}'; exec sleep 600")
+    with agent, agent.start_adjust("app", {}) as running:
+        operation = running.finish(5)
+        assert why in str(operation.protocol_error)
+        assert not operation.ok
+        assert [number for _, number in operation.signals] == [signal.SIGTERM]
+        assert operation.wait(5) == -signal.SIGTERM
+
+
+def test_closing_stdin_early_is_a_protocol_error(tmp_path: Path) -> None:
+    with agent_of(tmp_path, "exec sleep 600", stdin="exec <&-") as agent:
+        operation = agent.adjust("app", {"padding": "x" * 300_000})
+        assert "unread" in str(operation.protocol_error)
+        assert operation.returncode is None
+    assert operation.wait(5) == -signal.SIGKILL
+
+
+def test_silence_ends_with_sigterm_and_the_agent_goes_on_without_waiting(tmp_path: Path) -> None:
+    body = """
+        trap 'sleep 0.3; exit 5' TERM
+        echo '{"progress": 0}'
+        while :; do sleep 0.05; done
+    """
+    with agent_of(tmp_path, body, io_timeout=0.3) as agent:
+        operation = agent.adjust("app", {})
+        assert operation.timed_out
+        assert not operation.ok
+        assert operation.returncode is None
+        assert 0.3 <= operation.longest_silence <= operation.seconds < 2
+        assert [number for _, number in operation.signals] == [signal.SIGTERM]
+        assert operation.wait(5) == 5
+
+
+@pytest.mark.parametrize("redirection", ["", ">&2"])
+def test_any_byte_on_either_pipe_is_a_sign_of_life(tmp_path: Path, redirection: str) -> None:
+    body = f"""
+        for i in 1 2 3 4 5; do sleep 0.15; echo {redirection}; done
+        echo '{{"t": "'$OPTUNE_IO_TIMEOUT'"}}'
+    """
+    operation = agent_of(tmp_path, body, io_timeout=0.6).adjust("app", {})
+    assert operation.ok
+    assert operation.reply == {"t": "0.6"}
+    assert operation.seconds > 0.75
+    assert 0.15 <= operation.longest_silence < 0.6
+
+
+def test_a_program_that_lives_on_without_its_pipes_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tests.agent.LINGER == 3
+    monkeypatch.setattr(tests.agent, "LINGER", 0.3)
+    operation = agent_of(tmp_path, "echo '{}'; exec >&- 2>&-; exec sleep 600").adjust("app", {})
+    assert operation.returncode == -signal.SIGKILL
+    assert [number for _, number in operation.signals] == [signal.SIGKILL]
+    assert 0.3 <= operation.signals[0][0] < 2
+
+
+def test_a_pipe_held_open_keeps_the_agent_waiting_until_the_deadline(tmp_path: Path, marked: Marked) -> None:
+    agent = agent_of(tmp_path, "setsid sleep 600 & echo '{}'")
+    with pytest.raises(DeadlineError, match="not over within"):
+        agent.adjust("app", {}, deadline=0.3)
+    marked.kill()
+
+
+def test_cancel_sends_sigusr1_for_each_progress_line_from_then_on(tmp_path: Path) -> None:
+    body = """
+        got=0
+        trap 'got=$((got + 1))' USR1
+        until_got() { while [ $got -lt $1 ]; do sleep 0.01; done; }
+        echo '{"progress": 10}'
+        echo '{"progress": 20}'; until_got 1
+        echo '{"progress": 30}'; until_got 2
+        echo '{"status": "canceled", "got": '$got'}'
+    """
+    operation = agent_of(tmp_path, body).adjust(
+        "app", {}, on_progress=lambda message: "cancel" if message["progress"] == 20 else None
+    )
+    assert operation.reply == {"status": "canceled", "got": 2}
+    assert [number for _, number in operation.signals] == [signal.SIGUSR1] * 2
+    assert not operation.ok
+
+
+def test_cancel_without_has_cancel_is_sigkill(tmp_path: Path) -> None:
+    agent = agent_of(tmp_path, "echo '{\"progress\": 1}'; exec sleep 600", has_cancel=False)
+    operation = agent.adjust("app", {}, on_progress=lambda _: "cancel")
+    assert operation.returncode == -signal.SIGKILL
+    assert operation.reply is None
+
+
+def test_an_error_in_on_progress_fails_the_test_and_ends_the_program(tmp_path: Path) -> None:
+    def fail(message: dict[str, Any]) -> None:
+        raise RuntimeError(str(message))
+
+    agent = agent_of(tmp_path, "echo '{\"progress\": 1}'; sleep 600")
+    with pytest.raises(RuntimeError, match="progress"):
+        agent.adjust("app", {}, on_progress=fail)
+
+
+def test_a_running_operation_can_be_observed_and_signalled(tmp_path: Path) -> None:
+    body = """
+        trap 'echo "{\\"status\\": \\"terminated\\"}"; exit 143' TERM
+        echo '{"progress": 1}'
+        while :; do sleep 0.01; done
+    """
+    with agent_of(tmp_path, body).start_adjust("app", {}) as running:
+        assert running.wait_for_line(lambda message: "progress" in message) == {"progress": 1}
+        assert alive(running.pid)
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish(5)
+    assert operation.returncode == 143
+    assert operation.reply == {"status": "terminated"}
+    assert not operation.signals
+
+
+def test_waiting_for_a_line_ends_with_the_program_or_the_deadline(tmp_path: Path) -> None:
+    with agent_of(tmp_path, "echo '{}'").start_adjust("app", {}) as running:
+        with pytest.raises(AssertionError, match="said no such line"):
+            running.wait_for_line(lambda message: "progress" in message)
+        assert running.finish(5).ok
+    with agent_of(tmp_path, "sleep 600").start_adjust("app", {}) as running:  # noqa: SIM117
+        with pytest.raises(DeadlineError, match="no such line within"):
+            running.wait_for_line(lambda _: True, deadline=0.05)
+
+
+def test_an_agent_that_stops_reading_blocks_the_program_and_has_all_patience(tmp_path: Path) -> None:
+    body = """
+        echo '{"progress": 0}'
+        while [ ! -e go ]; do sleep 0.01; done
+        i=0
+        while [ $i -lt 5000 ]; do i=$((i + 1)); echo '{"progress": '$i'}'; done
+        touch done
+        echo '{}'
+    """
+    with agent_of(tmp_path, body, io_timeout=0.2).start_adjust("app", {}, reader="block") as running:
+        running.wait_for_line(lambda message: message["progress"] == 0)
+        running.stop_reading()
+        (tmp_path / "go").touch()
+        with pytest.raises(DeadlineError):
+            wait_until((tmp_path / "done").exists, 0.4, "the end of a program that ought to be blocked")
+        assert len(running.operation.lines) == 1
+        running.resume_reading()
+        operation = running.finish(5)
+    assert operation.ok
+    assert len(operation.lines) == 5002
+
+
+@pytest.mark.parametrize("deed", ["close_stdout", "close_pipes"])
+def test_a_program_whose_reader_is_gone_gets_sigpipe(tmp_path: Path, deed: str) -> None:
+    with agent_of(tmp_path, "while echo '{\"progress\": 1}'; do :; done").start_adjust("app", {}) as running:
+        running.wait_for_line(lambda _: True)
+        getattr(running, deed)()
+        assert running.finish(5).returncode == -signal.SIGPIPE
+
+
+def test_leaving_the_context_kills_the_whole_session(tmp_path: Path) -> None:
+    agent = agent_of(tmp_path, "sleep 600 & echo '{\"progress\": 1}'; wait")
+    with pytest.raises(ZeroDivisionError), agent.start_adjust("app", {}) as running:  # noqa: PT012
+        running.wait_for_line(lambda _: True)
+        assert len(session_members(running.pid)) == 2
+        raise ZeroDivisionError
+    assert not session_members(running.pid)
+
+
+def test_stderr_text_is_decoded_as_strictly_as_by_the_agent(tmp_path: Path) -> None:
+    operation = agent_of(tmp_path, "head -c 5000 /dev/zero | tr '\\0' x >&2; echo '{}'").adjust("app", {})
+    assert operation.stderr_text == "x" * 4096 + "\n" + "x" * 904
+    operation = agent_of(tmp_path, "printf 'caf\\303\\251' >&2; echo '{}'").adjust("app", {})
+    with pytest.raises(UnicodeDecodeError):
+        _ = operation.stderr_text
+
+
+def test_no_process_left_names_and_kills_what_is_left() -> None:
+    with pytest.raises(LeftoverError, match="sleep 600"), no_process_left("inner", 0.1) as processes:  # noqa: PT012
+        subprocess.run(["setsid", "-f", "sleep", "600"], check=True)  # noqa: S607
+        wait_until(lambda: len(processes.living()) == 1, 5, "start of the service")
+    assert not processes.living()
+
+
+def test_no_process_left_waits_for_what_is_about_to_go_and_ignores_zombies() -> None:
+    with no_process_left("inner"):
+        child = subprocess.Popen(["sleep", "0.1"])  # noqa: S607
+    assert not alive(child.pid)
+    assert child.wait() == 0
+
+
+def test_no_process_left_does_not_hide_the_failure_of_the_test() -> None:
+    with pytest.raises(ZeroDivisionError), no_process_left("inner", 0.1) as processes:  # noqa: PT012
+        subprocess.run(["setsid", "-f", "sleep", "600"], check=True)  # noqa: S607
+        raise ZeroDivisionError
+    assert not processes.living()
+
+
+def test_the_environment_of_children_is_ours_cleaned_and_laid_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTUNE_IO_TIMEOUT", "3")
+    made = environment({"A": "1", "B": "2"}, {"B": None})
+    assert "OPTUNE_IO_TIMEOUT" not in made
+    assert made["A"] == "1"
+    assert "B" not in made
+    assert made[MARK] == os.environ[MARK]
+    found = subprocess.run(
+        ["python3", "-c", "import sys; print(sys.prefix)"],  # noqa: S607
+        env=made,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.strip() == sys.prefix
+
+
+WELL_FORMED = sorted({entry.name for entry in DRIVERS.iterdir()} - {"behave.sh", "malformed", "pretty"})
+
+
+def alone(servo: ServoDirectory, name: str) -> Agent:
+    """Return an agent that runs one driver of `servo` in place of the aggregator."""
+    return Agent(servo.path, [f"adjust.d/{name}"], env=servo.env)
+
+
+@pytest.mark.parametrize("kind", WELL_FORMED)
+def test_drivers_speak_the_protocol_but_for_what_they_do_wrong(tmp_path: Path, kind: str) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", kind, settings='"a":{"value":1}', when="", seconds=0)
+    operation = alone(servo, "web").describe("app")
+    assert operation.ok, operation.told()
+    assert operation.reply is not None
+    assert "web" in operation.reply["application"]["components"]
+    if kind not in {"echo", "buffered"}:
+        assert alone(servo, "web").adjust("app", servo.request("web.a")).ok
+        assert [event.what for event in servo.log(phase="adjust")] == ["start", "end"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "returncode", "keys"),
+    [
+        ("crash", -signal.SIGSEGV, {"status", "reason"}),
+        ("exit3", 3, {"status"}),
+        ("oldstyle", 3, {"error", "class", "message"}),
+        ("heartbeat", 0, {"status", "reason"}),
+        ("deaf", 0, {"status", "reason"}),
+        ("warner", 0, {"status", "reason"}),
+        ("noisy", 0, {"status", "reason"}),
+    ],
+)
+def test_drivers_that_end_by_themselves(tmp_path: Path, kind: str, returncode: int, keys: set[str]) -> None:
+    servo = ServoDirectory(tmp_path)
+    # A driver that never reads must not be gone before the agent has written.
+    servo.add("web", kind, seconds=0.2)
+    operation = alone(servo, "web").adjust("app", servo.request("web.cpu"))
+    assert operation.returncode == returncode
+    assert operation.reply is not None
+    assert set(operation.reply) == keys
+
+
+def test_closer_lives_on_after_its_output(tmp_path: Path) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", "closer", seconds=0.3)
+    operation = alone(servo, "web").adjust("app", {})
+    assert operation.ok
+    assert operation.seconds >= operation.lines[-1][0] + 0.3
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase"), [("malformed", "adjust"), ("malformed", "query"), ("pretty", "query")]
+)
+def test_drivers_that_the_agent_does_not_understand(tmp_path: Path, kind: str, phase: str) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", kind, when=phase)
+    with alone(servo, "web") as agent:
+        operation = agent.describe("app") if phase == "query" else agent.adjust("app", {})
+        assert operation.protocol_error is not None
+
+
+@pytest.mark.parametrize(("kind", "sessions"), [("silent", 1), ("stubborn", 3)])
+def test_drivers_with_a_family_record_it(tmp_path: Path, marked: Marked, kind: str, sessions: int) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", kind)
+    with alone(servo, "web").start_adjust("app", {}) as running:
+        pids = servo.pids("web", "leader", "child", "grandchild")
+        assert len({os.getsid(pid) for pid in pids.values()}) == sessions
+        for pid in pids.values():
+            os.kill(pid, signal.SIGTERM)
+        if kind == "silent":
+            assert running.finish(5).returncode == -signal.SIGTERM
+        else:
+            with pytest.raises(DeadlineError):
+                running.finish(0.3)
+            assert all(alive(pid) for pid in pids.values())
+    marked.kill()
+
+
+def test_daemon_leaves_a_service_that_holds_its_output(tmp_path: Path) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", "daemon")
+    with alone(servo, "web").start_adjust("app", {}) as running:
+        running.wait_for_line(lambda message: message.get("status") == "ok")
+        service = servo.pids("web", "service")["service"]
+        wait_until(lambda: not alive(running.pid), 5, "end of the driver")
+        assert alive(service)
+        assert os.getsid(service) == service
+        with pytest.raises(DeadlineError):
+            running.finish(0.1)
+        os.kill(service, signal.SIGKILL)
+        assert running.finish(5).ok
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "status"),
+    [("cancelable", signal.SIGUSR1, "canceled"), ("graceful", signal.SIGTERM, "aborted")],
+)
+def test_drivers_that_heed_a_signal_say_so(tmp_path: Path, kind: str, number: int, status: str) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", kind)
+    with alone(servo, "web").start_adjust("app", {}) as running:
+        running.wait_for_line(lambda message: message.get("progress") == 30)
+        running.send_signal(number)
+        assert (running.finish(5).reply or {})["status"] == status
+    events = [event.what for event in servo.log(phase="adjust")]
+    assert events == ["start", signal.Signals(number).name, "end"]
+
+
+def test_echo_tells_what_it_was_given(tmp_path: Path) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", "echo", has_cancel=True)
+    agent = Agent(servo.path, ["adjust.d/web"], env={**servo.env, "SOME": "thing"})
+    operation = agent.adjust("app", b'{"application": {}}')
+    assert operation.reply is not None
+    echo = operation.reply["echo"]
+    assert echo == servo.echoed("web", "adjust")
+    assert echo["argv"] == ["adjust.d/web", "app"]
+    assert echo["stdin"] == '{"application": {}}'
+    assert echo["environment"]["SOME"] == "thing"
+    assert echo["cwd"] == str(servo.path)
+    assert sorted(echo["descriptors"]) == ["0", "1", "2"]
+    assert (echo["blocked"], echo["ignored"]) == ([], [])
+    assert echo["sid"] == echo["pgid"] == echo["pid"]
+    assert agent.info("app") == {"version": "1.0", "has_cancel": True}
+
+
+def test_signals_tells_masks(tmp_path: Path) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", "signals")
+    operation = alone(servo, "web").adjust("app", {})
+    assert operation.reply == {"status": "ok", "blocked": "0" * 16, "ignored": "0" * 16}
+
+
+@pytest.mark.parametrize(("unbuffered", "early"), [("1", True), (None, False)])
+def test_buffered_tells_progress_in_time_only_when_told(
+    tmp_path: Path, unbuffered: str | None, early: bool
+) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", "buffered")
+    env = {"PYTHONUNBUFFERED": unbuffered, "DRIVER_SECONDS": "0.3"}
+    operation = Agent(servo.path, ["adjust.d/web"], env=env).adjust("app", {})
+    assert operation.ok
+    assert (operation.lines[1][0] - operation.lines[0][0] > 0.2) is early
+
+
+def test_flood_counts(tmp_path: Path) -> None:
+    servo = ServoDirectory(tmp_path)
+    servo.add("web", "flood", lines=200, padding=100)
+    operation = alone(servo, "web").adjust("app", {}, reader="block")
+    assert len(operation.progress) == 200
+    assert min(len(line) for _, line in operation.lines[:-1]) > 100

@@ -1,0 +1,1178 @@
+"""The driver library (SPEC 12), as a driver sees it and as whoever runs the driver sees that.
+
+Every driver here is a process of its own, with its own pipes and real signals.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import pytest
+
+from tests.processes import alive, environment, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIBRARY = Path(__file__).resolve().parent.parent / "servo_agg" / "driverlib"
+
+SOURCES = [LIBRARY / "adjust.py", LIBRARY / "util.py"]
+
+DEADLINE = 15.0
+"""Seconds after which a test has failed; none needs more than a fraction of it."""
+
+INPUT = {"application": {"components": {"web": {"settings": {"cpu": {"value": 4}}}}}, "control": {}}
+
+PREAMBLE = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+from adjust import Adjust, AdjustError
+"""
+
+ENDING = """
+if __name__ == "__main__":
+    Driver("1.2", "a driver of the tests", {supports_cancel}, {progress_interval}).run()
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a driver has left behind."""
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def reply(self) -> dict[str, Any]:
+        return self.lines[-1]
+
+
+class Running:
+    """A driver that runs, can be watched, and sent signals. Its stderr is a file, which nobody has to read."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
+        self.process = process
+        self.stderr = stderr
+        self.read = bytearray()
+        self.told = 0
+
+    @property
+    def pipe(self) -> IO[bytes]:
+        return cast("IO[bytes]", self.process.stdout)
+
+    def wait_for_line(self) -> dict[str, Any]:
+        """Return the next line."""
+        while (end := self.read.find(b"\n", self.told)) < 0:
+            assert self._read_on(), "the driver has ended"
+        line, self.told = self.read[self.told : end], end + 1
+        message = json.loads(line)
+        assert isinstance(message, dict)
+        return message
+
+    def finish(self) -> Done:
+        """Wait for the driver's end."""
+        while self._read_on():
+            pass
+        self.process.wait(DEADLINE)
+        return Done(self.process.returncode, bytes(self.read), self.stderr.read_text(encoding="utf-8"))
+
+    def _read_on(self) -> bool:
+        ready, _, _ = select.select([self.pipe], [], [], DEADLINE)
+        assert ready, "the driver prints nothing and does not end"
+        data = os.read(self.pipe.fileno(), 65536)
+        self.read += data
+        return bool(data)
+
+
+class Driver:
+    """A driver in the servo directory `directory`: the methods of a subclass of Adjust."""
+
+    def __init__(
+        self,
+        directory: Path,
+        methods: str,
+        *,
+        supports_cancel: bool = True,
+        progress_interval: float | None = None,
+        preamble: str = PREAMBLE,
+    ) -> None:
+        self.directory = directory
+        self.path = directory / "driver"
+        ending = ENDING.format(supports_cancel=supports_cancel, progress_interval=progress_interval)
+        body = textwrap.indent(textwrap.dedent(methods), "    ") or "    pass\n"
+        self.path.write_text(f"{preamble}\nclass Driver(Adjust):\n{body}\n{ending}", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def start(
+        self, *args: str, data: Any = b"", stdout: int = subprocess.PIPE, **env: str
+    ) -> Iterator[Running]:
+        """Run it with `data` on its stdin; at the end of the block it is killed if it still runs."""
+        source, stderr = self.directory / "input", self.directory / "stderr"
+        source.write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+        with source.open("rb") as given, stderr.open("wb") as complaints:
+            process = subprocess.Popen(
+                [sys.executable, str(self.path), *args],
+                cwd=self.directory,
+                env=environment({"PYTHONPATH": f"{self.directory}:{LIBRARY}", **env}),
+                stdin=given,
+                stdout=stdout,
+                stderr=complaints,
+            )
+        with process:
+            try:
+                yield Running(process, stderr)
+            finally:
+                process.kill()
+
+    def run(self, *args: str, data: Any = b"", **env: Any) -> Done:
+        with self.start(*args, data=data, **env) as running:
+            return running.finish()
+
+    def adjust(self, data: Any = INPUT, **env: str) -> Done:
+        return self.run("app", data=data, **env)
+
+
+# What may run it
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_it_parses_on_python_3_6(source: Path) -> None:
+    ast.parse(source.read_text(encoding="utf-8"), feature_version=(3, 6))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_no_annotation_is_evaluated_that_python_3_6_could_not_evaluate(source: Path) -> None:
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    evaluated: list[ast.expr | None] = [
+        node.annotation for node in tree.body if isinstance(node, ast.AnnAssign)
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            every = [*node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            evaluated += [argument.annotation for argument in every if argument is not None]
+            evaluated.append(node.returns)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__"
+    too_new = [ast.unparse(each) for each in evaluated if isinstance(each, (ast.BinOp, ast.Subscript))]
+    assert too_new == []
+
+
+def test_a_driver_pays_for_nothing_that_it_does_not_use() -> None:
+    count = "import sys; print(*sorted(sys.modules))"
+
+    def modules(imports: str) -> set[str]:
+        command = [sys.executable, "-c", f"import {imports}; {count}"]
+        listed = subprocess.run(
+            command, env=environment({"PYTHONPATH": str(LIBRARY)}), stdout=subprocess.PIPE, check=True
+        )
+        return set(listed.stdout.decode().split())
+
+    assert modules("adjust") - modules("argparse, json, signal") == {"adjust"}
+
+
+# The command line
+
+
+def test_version_is_printed_as_text(tmp_path: Path) -> None:
+    done = Driver(tmp_path, "").run("--version")
+    assert (done.returncode, done.stdout) == (0, b"1.2\n")
+
+
+@pytest.mark.parametrize("args", [("--info",), ("--info", "app"), ("app", "--info")])
+@pytest.mark.parametrize("supports_cancel", [True, False])
+def test_info_tells_version_and_has_cancel(
+    tmp_path: Path, args: tuple[str, ...], supports_cancel: bool
+) -> None:
+    done = Driver(tmp_path, "", supports_cancel=supports_cancel).run(*args)
+    assert (done.returncode, done.lines) == (0, [{"version": "1.2", "has_cancel": supports_cancel}])
+
+
+def test_info_may_be_overridden_and_is_completed(tmp_path: Path) -> None:
+    done = Driver(tmp_path, "def info(self): return {'version': '9', 'more': 1}").run("--info")
+    assert done.lines == [{"version": "9", "has_cancel": True, "more": 1}]
+
+
+@pytest.mark.parametrize("word", ["--query", "--describe"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_query_and_describe_are_the_same(tmp_path: Path, word: str, order: int) -> None:
+    driver = Driver(tmp_path, "def query(self): return {'application': {'components': {self.app_id: {}}}}")
+    done = driver.run(*[word, "app"][::order])
+    assert (done.returncode, done.lines) == (0, [{"application": {"components": {"app": {}}}}])
+
+
+@pytest.mark.parametrize("bare", [{"components": {"web": {}}}, {"settings": {}}, {}])
+def test_a_query_that_returns_only_what_is_inside_is_wrapped(tmp_path: Path, bare: dict[str, Any]) -> None:
+    done = Driver(tmp_path, f"def query(self): return {bare!r}").run("--query", "app")
+    assert done.lines == [{"application": bare}]
+
+
+@pytest.mark.parametrize(
+    ("returned", "reply"),
+    [
+        ("None", {"status": "failed", "reason": "bad-query"}),
+        ("[1]", {"status": "failed", "reason": "bad-query"}),
+        (
+            "{'status': 'aborted', 'message': 'no'}",
+            {"status": "aborted", "reason": "unknown", "message": "no"},
+        ),
+        ("{'settings': {'a': {'value': {1}}}}", {"status": "failed", "error": "TypeError"}),
+        ("{'settings': {'a': {'value': float('nan')}}}", {"status": "failed", "error": "ValueError"}),
+    ],
+)
+def test_a_query_that_returns_no_settings_fails(tmp_path: Path, returned: str, reply: dict[str, Any]) -> None:
+    done = Driver(tmp_path, f"def query(self): return {returned}").run("--query", "app")
+    assert done.returncode == 1
+    assert len(done.lines) == 1
+    assert reply.items() <= done.reply.items()
+
+
+@pytest.mark.parametrize("args", [(), ("--query",), ("--nonsense", "app")])
+def test_wrong_usage_exits_2_with_the_usage_on_stderr(tmp_path: Path, args: tuple[str, ...]) -> None:
+    done = Driver(tmp_path, "").run(*args)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "usage:" in done.stderr
+
+
+def test_a_driver_without_query_and_adjust_says_so(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, "")
+    for done in (driver.run("--query", "app"), driver.adjust()):
+        assert done.returncode == 1
+        assert done.reply["status"] == "failed"
+        assert "this driver cannot" in done.reply["message"]
+
+
+def test_a_driver_may_bring_an_option_of_a_name_that_is_ours(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.parser.add_argument("--describe", help="its own")
+        def query(self):
+            return {"settings": {}, "describe": self.args.describe}
+        """,
+    )
+    assert driver.run("--query", "app", "--describe", "x").reply["application"]["describe"] == "x"
+
+
+# Adjust
+
+
+def test_adjust_gets_the_input_and_its_result_is_merged(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            assert data is self.input_data
+            return {"got": data, "app": self.app_id}
+        """,
+    )
+    done = driver.adjust()
+    assert (done.returncode, done.lines) == (0, [{"status": "ok", "got": INPUT, "app": "app"}])
+
+
+@pytest.mark.parametrize("returned", ["None", "True", "'done'"])
+def test_a_result_that_is_no_dict_is_disregarded(tmp_path: Path, returned: str) -> None:
+    done = Driver(tmp_path, f"def adjust(self, data): return {returned}").adjust()
+    assert (done.returncode, done.lines) == (0, [{"status": "ok"}])
+
+
+def test_a_status_that_adjust_returns_stands(tmp_path: Path) -> None:
+    done = Driver(tmp_path, "def adjust(self, data): return {'status': 'rejected'}").adjust()
+    assert (done.returncode, done.lines) == (1, [{"status": "rejected"}])
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "def adjust(self): return {'got': self.input_data}",
+        "def adjust(self, data): return {'got': data}",
+        "def adjust(self, data=None): return {'got': data}",
+        "def adjust(self, *args): return {'got': args[0]}",
+        "adjust = staticmethod(lambda data: {'got': data})",
+        "adjust = classmethod(lambda cls, data: {'got': data})",
+        "@__import__('functools').wraps(lambda self: 0)\n"
+        "def adjust(self, *args): return {'got': self.input_data, 'args': args}",
+    ],
+)
+def test_adjust_is_called_with_the_input_if_it_takes_any(tmp_path: Path, definition: str) -> None:
+    done = Driver(tmp_path, definition).adjust()
+    assert done.reply.pop("args", []) == []
+    assert done.reply["got"] == INPUT
+
+
+def test_a_driver_of_old_runs_unchanged(tmp_path: Path) -> None:
+    """No argument, an own option, a heartbeat, names that are ours too, warnings, no call of ours but run."""
+    driver = Driver(
+        tmp_path,
+        """
+        def __init__(self, *args, **kwargs):
+            Adjust.__init__(self, *args, **kwargs)
+            self._process = self._fail = self._run = self._answer = "its own"
+            self.parser.add_argument("--dry-run", action="store_true", default=False)
+
+        def query(self):
+            self.print_json_error("Warning", "warning", "using the default")
+            return {"components": {"web": {"settings": {}}}}
+
+        def adjust(self):
+            settings = self.input_data["application"]["components"]["web"]["settings"]
+            self.debug("setting cpu to", settings["cpu"]["value"])
+            self.progress_message = "waiting"
+            self.progress = 25
+            Path("waiting").touch()
+            while not Path("go").exists():
+                time.sleep(0.005)
+            self.progress = 50
+            self.print_progress(message="half", msg_index=3, stage="second", stageprogress=10)
+            return {"dry": self.args.dry_run}
+        """,
+        supports_cancel=False,
+        progress_interval=0.02,
+    )
+    assert driver.run("app", "--query").lines == [
+        {"status": "failed", "error": "Warning", "class": "warning", "message": "using the default"},
+        {"application": {"components": {"web": {"settings": {}}}}},
+    ]
+    with driver.start("app", "--dry-run", data=INPUT) as running:
+        beats = [running.wait_for_line() for _ in range(3)]
+        wait_until((tmp_path / "waiting").exists, DEADLINE, "the driver waits")
+        assert running.wait_for_line()
+        (tmp_path / "go").touch()
+        done = running.finish()
+    assert all("progress" in beat for beat in beats)
+    assert {"progress": 25, "message": "waiting"} in done.lines
+    half = {"progress": 50, "message": "half", "msg_index": 3, "stage": "second", "stageprogress": 10}
+    assert half in done.lines
+    assert (done.returncode, done.reply) == (0, {"status": "ok", "dry": True})
+    assert done.stderr == "setting cpu to 4\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [(b"", "is empty"), (b"{", "no JSON"), (b"[1]", "no JSON object"), (b"\xff{}", "no JSON")],
+)
+def test_an_input_that_is_no_json_object_is_told_in_words(tmp_path: Path, data: bytes, told: str) -> None:
+    done = Driver(tmp_path, "def adjust(self, data): pass").adjust(data)
+    assert (done.returncode, done.reply["status"], done.reply["reason"]) == (1, "failed", "bad-input")
+    assert told in done.reply["message"]
+
+
+def test_input_and_output_do_not_depend_on_the_locale(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, "def adjust(self, data): self.debug('é'); return data")
+    done = driver.adjust('{"name": "Zoë"}'.encode(), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (done.returncode, done.reply) == (0, {"status": "ok", "name": "Zoë"})
+    assert done.stdout.isascii()
+
+
+# Failures
+
+
+def test_an_adjust_error_becomes_status_reason_and_message(tmp_path: Path) -> None:
+    raised = "raise AdjustError('too', 'big', status='rejected', reason='out-of-range')"
+    driver = Driver(tmp_path, f"def adjust(self, data): {raised}\ndef query(self): {raised}")
+    for done in (driver.adjust(), driver.run("--query", "app")):
+        assert done.returncode == 1
+        assert done.lines == [{"status": "rejected", "reason": "out-of-range", "message": "too big"}]
+        assert done.stderr == ""
+
+
+def test_status_and_reason_of_an_adjust_error_have_defaults(tmp_path: Path) -> None:
+    own = "class Own(AdjustError):\n    def __init__(self): Exception.__init__(self, 'own')\n"
+    for raised in ("AdjustError('own')", "self.Own()", "AdjustError('own', reason=None)"):
+        done = Driver(tmp_path, f"{own}\ndef adjust(self, data): raise {raised}").adjust()
+        assert done.lines == [{"status": "failed", "reason": "unknown", "message": "own"}]
+
+
+def test_another_exception_is_told_with_its_name_and_its_traceback(tmp_path: Path) -> None:
+    done = Driver(tmp_path, "def adjust(self, data): return data['nothing']").adjust()
+    assert done.returncode == 1
+    assert done.lines == [
+        {"status": "failed", "error": "KeyError", "class": "failure", "message": "'nothing'"}
+    ]
+    assert "Traceback" in done.stderr
+    assert "return data['nothing']" in done.stderr
+
+
+def test_a_driver_may_exit_as_it_likes(tmp_path: Path) -> None:
+    done = Driver(tmp_path, "def adjust(self, data): sys.exit(3)").adjust()
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+def test_nothing_is_printed_after_the_final_line(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            def chatter():
+                for _ in range(300):
+                    self.print_progress("still here")
+                    time.sleep(0.001)
+            self.chatterer = threading.Thread(target=chatter)
+            self.chatterer.start()
+            time.sleep(0.02)
+            raise AdjustError("no") if data["fail"] else SystemError("no")
+        """,
+        progress_interval=0.001,
+    )
+    for fail in (True, False):
+        done = driver.adjust({"fail": fail})
+        assert done.reply["message"] == "no"
+        assert len(done.lines) > 3
+        assert all("progress" in line for line in done.lines[:-1])
+
+
+def test_a_driver_whose_reader_is_gone_exits_1_and_does_not_hang(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            self.print_progress()
+            while not Path("closed").exists():
+                time.sleep(0.005)
+            raise AdjustError("the reason")
+        """,
+        progress_interval=0.01,
+    )
+    with driver.start("app", data=INPUT) as running:
+        running.wait_for_line()
+        running.pipe.close()
+        (tmp_path / "closed").touch()
+        assert running.process.wait(DEADLINE) == 1
+        assert "the reason" in running.stderr.read_text(encoding="utf-8")
+
+
+# Progress and output
+
+
+@pytest.mark.parametrize("progress", ["float('nan')", "float('-inf')"])
+def test_a_progress_line_is_json_whatever_the_driver_computes(tmp_path: Path, progress: str) -> None:
+    driver = Driver(tmp_path, f"def adjust(self, data): self.progress = {progress}; self.print_progress('x')")
+    assert driver.adjust().lines[0] == {"progress": 0, "message": "x"}
+
+
+def test_a_heartbeat_goes_on_after_a_mistake_in_an_overridden_print_progress(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        beats = 0
+        def print_progress(self, *args, **kwargs):
+            self.beats += 1
+            if self.beats == 1:
+                raise ZeroDivisionError("the mistake")
+            super().print_progress(*args, **kwargs)
+        def adjust(self, data):
+            while self.beats < 3:
+                time.sleep(0.005)
+        """,
+        progress_interval=0.01,
+    )
+    done = driver.adjust()
+    assert "the mistake" in done.stderr
+    assert done.lines[0] == {"progress": 0}
+    assert done.reply == {"status": "ok"}
+
+
+def test_each_line_is_one_write(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            for size in (1, 5000, 100000):
+                self.print_progress("x" * size)
+            self.print_json_error("e", "c", "m" * 9000)
+            return {"last": "y" * 9000}
+        """,
+    )
+    # On a socket of this kind what arrives is what was written, write by write.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.settimeout(DEADLINE)
+        with driver.start("app", data=INPUT, stdout=theirs.fileno()):
+            theirs.close()
+            writes = list(iter(lambda: ours.recv(1 << 20), b""))
+    assert [len(json.loads(data)) for data in writes] == [2, 2, 2, 4, 2]
+    assert all(data.endswith(b"\n") and data.count(b"\n") == 1 for data in writes)
+
+
+def test_threads_and_plain_prints_do_not_interleave(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            def talk(number):
+                for index in range(150):
+                    self.print_progress(str(number) * (6000 if index % 3 else 10), msg_index=index)
+                    self.debug("d" * 6000)
+            threads = [threading.Thread(target=talk, args=(number,)) for number in range(6)]
+            print('{"by": "print"}')
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+        """,
+        progress_interval=0.001,
+    )
+    done = driver.adjust()
+    assert done.lines[0] == {"by": "print"}
+    spoken = [line for line in done.lines if "msg_index" in line]
+    assert len(spoken) == 900
+    assert all(len(set(line["message"])) == 1 for line in spoken)
+    assert set(done.stderr.splitlines()) == {"d" * 6000}
+
+
+# Signals
+
+WAITS_WITH_FINALLY = """
+        def adjust(self, data):
+            try:
+                try:
+                    self.print_progress("waiting")
+                    time.sleep(30)
+                except Exception:
+                    Path("swallowed").touch()
+            finally:
+                self.print_progress("cleaning up")
+                while not Path("clean").exists():
+                    time.sleep(0.005)
+                Path("cleaned").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "code"),
+    [
+        (signal.SIGTERM, "aborted", 128 + signal.SIGTERM),
+        (signal.SIGINT, "aborted", 128 + signal.SIGINT),
+        (signal.SIGUSR1, "canceled", 1),
+    ],
+)
+def test_a_signal_runs_finally_clauses_and_is_told_at_the_end(
+    tmp_path: Path, number: signal.Signals, status: str, code: int
+) -> None:
+    with Driver(tmp_path, WAITS_WITH_FINALLY).start("app", data=INPUT) as running:
+        running.wait_for_line()
+        running.process.send_signal(number)
+        assert running.wait_for_line()["message"] == "cleaning up"
+        # Those that come now must not cut the clean-up short.
+        for again in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+            running.process.send_signal(again)
+        (tmp_path / "clean").touch()
+        done = running.finish()
+    assert done.returncode == code
+    assert (done.reply["status"], done.reply["reason"]) == (status, number.name)
+    assert (tmp_path / "cleaned").exists()
+    assert not (tmp_path / "swallowed").exists()
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_during_a_query_runs_finally_clauses_too(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def query(self):
+            try:
+                Path("started").touch()
+                time.sleep(30)
+            finally:
+                Path("cleaned").touch()
+        """,
+    )
+    with driver.start("--query", "app") as running:
+        wait_until((tmp_path / "started").exists, DEADLINE, "start of the query")
+        running.process.send_signal(signal.SIGTERM)
+        done = running.finish()
+    assert (done.returncode, done.reply["status"]) == (143, "aborted")
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_sigusr1_calls_handle_cancel_each_time(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        canceled = 0
+        def handle_cancel(self, signal, frame):
+            self.canceled += 1
+            self.print_progress("cancel %d by %d" % (self.canceled, signal))
+        def adjust(self, data):
+            self.print_progress("waiting")
+            while self.canceled < 2:
+                time.sleep(0.005)
+            raise AdjustError("given up", status="aborted", reason="canceled")
+        """,
+    )
+    with driver.start("app", data=INPUT) as running:
+        running.wait_for_line()
+        for count in (1, 2):
+            running.process.send_signal(signal.SIGUSR1)
+            expected = f"cancel {count} by {int(signal.SIGUSR1)}"
+            assert running.wait_for_line()["message"] == expected
+        done = running.finish()
+    assert done.returncode == 1
+    assert done.reply == {"status": "aborted", "reason": "canceled", "message": "given up"}
+
+
+def test_without_cancel_sigusr1_is_left_alone(tmp_path: Path) -> None:
+    with Driver(tmp_path, WAITS_WITH_FINALLY, supports_cancel=False).start("app", data=INPUT) as running:
+        running.wait_for_line()
+        running.process.send_signal(signal.SIGUSR1)
+        assert running.finish().returncode == -signal.SIGUSR1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("when", ["before run", "in adjust"])
+def test_a_handler_that_the_driver_sets_stays(tmp_path: Path, number: signal.Signals, when: str) -> None:
+    driver = Driver(
+        tmp_path,
+        f"""
+        got = None
+        def handle(self, number, frame):
+            self.got = number
+        def __init__(self, *args):
+            super().__init__(*args)
+            if {when!r} == "before run":
+                signal.signal({int(number)}, self.handle)
+        def adjust(self, data):
+            if {when!r} == "in adjust":
+                signal.signal({int(number)}, self.handle)
+            self.print_progress("waiting")
+            while self.got is None:
+                time.sleep(0.005)
+            return {{"got": self.got}}
+        """,
+    )
+    with driver.start("app", data=INPUT) as running:
+        running.wait_for_line()
+        running.process.send_signal(number)
+        done = running.finish()
+    assert (done.returncode, done.reply) == (0, {"status": "ok", "got": int(number)})
+
+
+def test_a_signal_after_the_change_does_not_turn_success_into_failure(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            class Result(dict):
+                def keys(self):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    return super().keys()
+            return Result(state="new")
+        """,
+    )
+    done = driver.adjust()
+    assert (done.returncode, done.lines) == (0, [{"status": "ok", "state": "new"}])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_a_forked_child_is_none_of_our_affair(tmp_path: Path, number: signal.Signals) -> None:
+    driver = Driver(
+        tmp_path,
+        f"""
+        def adjust(self, data):
+            ready, tell = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(tell, b"x")
+                time.sleep(30)
+                os._exit(0)
+            os.read(ready, 1)
+            os.kill(child, {int(number)})
+            return {{"child": os.WTERMSIG(os.waitpid(child, 0)[1])}}
+        """,
+    )
+    assert driver.adjust().lines == [{"status": "ok", "child": int(number)}]
+
+
+def test_a_driver_that_nobody_reads_can_be_stopped(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            try:
+                while True:
+                    self.print_progress("x" * 1000)
+            finally:
+                Path("cleaned").touch()
+        """,
+    )
+    with driver.start("app", data=INPUT) as running:
+        running.wait_for_line()
+        _wait_until_blocked(running)
+        running.process.send_signal(signal.SIGTERM)
+        wait_until((tmp_path / "cleaned").exists, DEADLINE, "end of the clean-up")
+        done = running.finish()
+    assert (done.returncode, done.reply["status"]) == (143, "aborted")
+    assert all(line["message"] == "x" * 1000 for line in done.lines[:-1])
+
+
+def test_a_signal_amid_a_long_line_leaves_the_line_whole(tmp_path: Path) -> None:
+    with Driver(tmp_path, "def adjust(self, data): self.print_progress('x' * 1000000)").start(
+        "app", data=INPUT
+    ) as running:
+        _wait_until_blocked(running)
+        running.process.send_signal(signal.SIGTERM)
+        done = running.finish()
+    assert len(done.lines[0]["message"]) == 1000000
+    assert done.reply["status"] == "aborted"
+
+
+def test_a_handler_may_print_while_a_line_is_being_printed(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        canceled = 0
+        def handle_cancel(self, signal, frame):
+            self.canceled += 1
+            self.print_progress("canceled" * 1000, msg_index=self.canceled)
+        def adjust(self, data):
+            while self.canceled < 20:
+                self.print_progress("line" * 10)
+                self.print_progress("line" * 2000)
+        """,
+    )
+    with driver.start("app", data=INPUT) as running:
+        running.wait_for_line()
+        index = 0
+        while index < 20:
+            running.process.send_signal(signal.SIGUSR1)
+            message: dict[str, Any] = {}
+            while message.get("msg_index", 0) <= index:
+                message = running.wait_for_line()
+            index = message["msg_index"]
+        done = running.finish()
+    assert done.reply == {"status": "ok"}
+    assert {len(line["message"]) for line in done.lines[:-1]} == {40, 8000}
+
+
+def _wait_until_blocked(running: Running) -> None:
+    """Wait until the driver waits for a reader of its stdout."""
+    state = Path(f"/proc/{running.process.pid}/stat")
+    pipe = running.pipe.fileno()
+
+    def blocked() -> bool:
+        unread = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+        return unread > 32768 and state.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "S"
+
+    wait_until(blocked, DEADLINE, "a driver that waits for its reader")
+
+
+# What a driver may call
+
+
+def test_a_command_runs_by_the_shell_or_as_a_list(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            return {"text": self._run_command("echo out; echo err >&2; cat", pre=True),
+                    "list": self._run_command(["echo", "a  b"], pre=False)}
+        """,
+    )
+    assert driver.adjust().lines == [{"status": "ok", "text": "out\n", "list": "a  b\n"}]
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("'echo why >&2; exit 3'", ["pre-command", "exited with status 3", "why"]),
+        ("'kill -9 $$', pre=False", ["post-command", "was killed by SIGKILL"]),
+        ("['./nothing'], False", ["post-command", "cannot be started", "No such file"]),
+    ],
+)
+def test_a_command_that_fails_fails_the_adjust(tmp_path: Path, call: str, told: list[str]) -> None:
+    done = Driver(tmp_path, f"def adjust(self, data): self._run_command({call})").adjust()
+    assert (done.returncode, done.reply["status"], done.reply["reason"]) == (1, "failed", "command-failed")
+    assert all(part in done.reply["message"] for part in told)
+
+
+def test_a_service_that_a_command_starts_is_not_waited_for(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, "def adjust(self, data): self._run_command('sleep 30 & echo $! > pid')")
+    try:
+        assert driver.adjust().lines == [{"status": "ok"}]
+        assert alive(_pid(tmp_path))
+    finally:
+        os.kill(_pid(tmp_path), signal.SIGKILL)
+
+
+def test_settings_without_an_encoder_stand_for_themselves(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            config = {"type": "range", "min": 1, "max": 8, "variable": "CPU"}
+            settings = self.get_oco_settings()
+            return {"settings": settings, "same": settings == self.get_oco_settings(data),
+                    "value": self.encode_value_if_needed("cpu", config, settings["web"]),
+                    "absent": self.encode_value_if_needed("mem", None, settings["web"]),
+                    "described": self.encode_describe_if_needed("cpu", config, 2)}
+        """,
+    )
+    components = {"web": {"settings": {"cpu": {"value": 4}, "mem": None}}, "db": {"settings": {}}, "x": None}
+    assert driver.adjust({"application": {"components": components}}).reply == {
+        "status": "ok",
+        "settings": {"web": {"cpu": {"value": 4}}},
+        "same": True,
+        "value": 4,
+        "absent": None,
+        "described": {"cpu": {"type": "range", "min": 1, "max": 8, "value": 2}},
+    }
+
+
+USES_ENCODER = """
+        config = {"encoder": {"name": "jvm"}}
+        def query(self):
+            return {"settings": self.encode_describe_if_needed("opts", self.config, "-Xmx4g")}
+        def adjust(self, data):
+            settings = self.get_oco_settings()["web"]
+            return {"value": self.encode_value_if_needed("opts", self.config, settings, str)}
+"""
+
+
+def test_settings_with_an_encoder_go_through_the_servo_directory_s_own(tmp_path: Path) -> None:
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "base.py").write_text(
+        "def encode(config, settings, expected_type=None):\n"
+        "    return expected_type(settings['cpu']['value']) + config['name'], {'cpu'}\n"
+        "def describe(config, value):\n"
+        "    return {'heap': {'value': int(value[4:-1])}, 'gc': {'value': config['name']}}\n",
+        encoding="utf-8",
+    )
+    driver = Driver(tmp_path, USES_ENCODER)
+    assert driver.adjust().reply == {"status": "ok", "value": "4jvm"}
+    described = {"heap": {"value": 4}, "gc": {"value": "jvm"}}
+    assert driver.run("--query", "app").reply == {"application": {"settings": described}}
+
+
+@pytest.mark.parametrize(
+    "base", [None, "def encode(*args, **kw): raise ValueError('bad')\ndescribe = encode\n"]
+)
+def test_an_encoder_that_is_missing_or_fails_is_told_in_words(tmp_path: Path, base: str | None) -> None:
+    if base is not None:
+        (tmp_path / "encoders").mkdir()
+        (tmp_path / "encoders" / "base.py").write_text(base, encoding="utf-8")
+    driver = Driver(tmp_path, USES_ENCODER)
+    for done in (driver.adjust(), driver.run("--query", "app")):
+        assert (done.returncode, done.reply["status"]) == (1, "failed")
+        assert done.reply["reason"] == ("no-encoder" if base is None else "encoder-failed")
+        assert "setting opts" in done.reply["message"]
+
+
+# util: a driver that runs a driver
+
+OUTER = (
+    PREAMBLE
+    + """
+import util
+from util import DriverError, run_and_track, run_and_track_cancel, run_and_track_terminate
+
+def track(*args, **options):
+    seen, began = [], time.monotonic()
+    try:
+        outcome = {"reply": run_and_track("./inner", *args, **dict({"progress_cb": seen.append}, **options))}
+    except DriverError as error:
+        outcome = dict(vars(error), message=str(error))
+    return dict(outcome, status="ok", told=outcome.get("status"), seen=seen, seconds=time.monotonic() - began)
+"""
+)
+
+TRACKS = "def adjust(self, data): return track(self.app_id, data=data)"
+
+
+def outer(tmp_path: Path, inner: str, methods: str = TRACKS) -> Driver:
+    """Return a driver that may run ./inner, which is a shell script."""
+    path = tmp_path / "inner"
+    path.write_text("#!/bin/sh\n" + textwrap.dedent(inner), encoding="utf-8")
+    path.chmod(0o755)
+    return Driver(tmp_path, methods, preamble=OUTER)
+
+
+def track(tmp_path: Path, inner: str, **env: str) -> dict[str, Any]:
+    """Return what becomes of ./inner when it is given the input of an adjust."""
+    done = outer(tmp_path, inner).adjust(**env)
+    assert done.returncode == 0, done
+    return done.reply
+
+
+def _pid(directory: Path) -> int:
+    return int((directory / "pid").read_text(encoding="utf-8"))
+
+
+def test_a_child_gets_its_arguments_and_its_input_and_gives_its_reply(tmp_path: Path) -> None:
+    told = track(
+        tmp_path,
+        """
+        echo '{"progress": 10, "message": "one"}'
+        echo '{"status": "failed", "message": "a warning"}'
+        printf '{"progress": 20}\\r\\n\\n'
+        printf '{"status": "ok", "argument": "%s", "input": %s}' "$*" "$(cat)"
+        """,
+    )
+    assert told["reply"] == {"status": "ok", "argument": "app", "input": INPUT}
+    assert told["seen"] == [{"progress": 10, "message": "one"}, {"progress": 20}]
+
+
+def test_without_data_stdin_is_empty_and_the_answer_may_be_pretty_printed(tmp_path: Path) -> None:
+    methods = """
+    def query(self): return track("--query", self.app_id)["reply"]
+    def adjust(self, data): return run_and_track("./inner", "1", "2")
+    """
+    inner = """[ -z "$(cat)" ] && printf '{\\n "application": {},\\n "arguments": "%s"}\\n' "$*" """
+    driver = outer(tmp_path, inner, methods)
+    assert driver.run("--query", "app").reply == {"application": {}, "arguments": "--query app"}
+    assert driver.adjust().reply == {"status": "ok", "application": {}, "arguments": "1 2"}
+
+
+def test_a_large_input_and_a_child_that_does_not_read_it(tmp_path: Path) -> None:
+    driver = outer(tmp_path, """[ "$1" = app ] && cat >copy; echo '{"status": "ok"}'""")
+    data = {"filler": "x" * 1000000}
+    assert driver.adjust(data).reply["reply"] == {"status": "ok"}
+    assert json.loads((tmp_path / "copy").read_bytes()) == data
+    assert driver.run("other", data=data).reply["reply"] == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("inner", "status", "reason", "returncode", "told"),
+    [
+        ("""echo '{"status":"ok","reason":"success"}'; exit 3""", "failed", "exit-status", 3, "status 3"),
+        ("""echo '{"status":"ok"}'; kill -9 $$""", "failed", "signal", -9, "was killed by SIGKILL"),
+        ("echo why >&2", "failed", "no-reply", 0, "gave no reply; stderr: why"),
+        ("""echo '{"progress":1}'""", "failed", "no-reply", 0, "gave no reply"),
+        (
+            """echo '{"status":"rejected","reason":"big","message":"too big"}'; exit 1""",
+            "rejected",
+            "big",
+            1,
+            "too big",
+        ),
+        ("""echo '{"status":"aborted"}'""", "aborted", "unknown", 0, "answered aborted"),
+        ("""echo '{"error":"E","class":"c","message":"m"}'""", "failed", "unknown", 0, ": m"),
+        ("echo oops; exec sleep 30", "failed", "malformed", -15, "no JSON object: 'oops'"),
+        ("echo '[1]'; exec sleep 30", "failed", "malformed", -15, "no JSON object"),
+        ("""echo '{"progress":NaN}'; exec sleep 30""", "failed", "malformed", -15, "no JSON object"),
+    ],
+)
+def test_a_child_that_fails_raises(
+    tmp_path: Path, inner: str, status: str, reason: str, returncode: int, told: str
+) -> None:
+    outcome = track(tmp_path, inner)
+    assert (outcome["told"], outcome["reason"], outcome["returncode"]) == (status, reason, returncode)
+    assert outcome["message"].startswith("./inner ")
+    assert told in outcome["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.chmod(0o644), "Permission denied"),
+        (lambda path: path.write_text("#!/nowhere/python\n"), "the interpreter that its first line names"),
+    ],
+    ids=["missing", "not executable", "no interpreter"],
+)
+def test_a_child_that_cannot_be_started_raises(tmp_path: Path, change: Any, told: str) -> None:
+    driver = outer(tmp_path, "")
+    change(tmp_path / "inner")
+    outcome = driver.adjust().reply
+    assert (outcome["told"], outcome["reason"], outcome["returncode"]) == ("failed", "cannot-start", None)
+    assert told in outcome["message"]
+
+
+def test_a_child_s_failure_is_that_of_the_driver_which_does_not_catch_it(tmp_path: Path) -> None:
+    inner = """echo '{"status":"rejected","reason":"big","message":"too big"}'"""
+    done = outer(tmp_path, inner, "def adjust(self, data): run_and_track('./inner', data=data)").adjust()
+    reply = {"status": "rejected", "reason": "big", "message": "./inner answered rejected: too big"}
+    assert (done.returncode, done.lines, done.stderr) == (1, [reply], "")
+
+
+def test_a_silent_child_is_stopped_a_second_before_we_would_be(tmp_path: Path) -> None:
+    silent = track(
+        tmp_path, """echo '{"progress":1}'; echo noise >&2; exec sleep 30""", OPTUNE_IO_TIMEOUT="1"
+    )
+    assert (silent["told"], silent["reason"], silent["returncode"]) == ("failed", "timeout", -signal.SIGTERM)
+    assert "said nothing for 0.5 s" in silent["message"]
+    assert 0.5 <= silent["seconds"] < 1
+
+
+def test_a_child_that_goes_on_talking_has_all_the_time_it_needs(tmp_path: Path) -> None:
+    inner = """
+    for i in 1 2 3 4; do sleep 0.2; echo '{"progress":1}'; done
+    printf '{"status":"ok","limit":"%s"}' $OPTUNE_IO_TIMEOUT
+    """
+    talking = track(tmp_path, inner, OPTUNE_IO_TIMEOUT="1")
+    assert (talking["reply"], len(talking["seen"])) == ({"status": "ok", "limit": "1"}, 4)
+    assert talking["seconds"] > 0.5
+
+
+@pytest.mark.parametrize(("ours", "its"), [("30", "29"), ("", ""), ("0", "0"), ("1", "1"), ("2.5", "2.5")])
+def test_a_child_s_own_limit_is_a_second_less(tmp_path: Path, ours: str, its: str) -> None:
+    inner = """printf '{"status":"ok","limit":"%s"}' "$OPTUNE_IO_TIMEOUT" """
+    assert track(tmp_path, inner, OPTUNE_IO_TIMEOUT=ours)["reply"]["limit"] == its
+
+
+@pytest.mark.parametrize("value", ["30s", "nan", "-1", "1e400", "."])
+def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+    outcome = track(tmp_path, """touch ran; echo '{"status":"ok"}'""", OPTUNE_IO_TIMEOUT=value)
+    assert outcome["reason"] == "bad-environment"
+    assert "OPTUNE_IO_TIMEOUT" in outcome["message"]
+    assert repr(value) in outcome["message"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_child_that_has_exited_is_done_though_its_output_is_held_open(tmp_path: Path) -> None:
+    inner = (
+        """sleep 30 & echo $! >pid; (sleep 0.1; echo '{"status":"ok","late":1}') & echo '{"status":"ok"}'"""
+    )
+    try:
+        outcome = track(tmp_path, inner)
+        assert outcome["reply"] == {"status": "ok", "late": 1}
+        assert 0.2 < outcome["seconds"] < 5
+        assert alive(_pid(tmp_path))
+    finally:
+        os.kill(_pid(tmp_path), signal.SIGKILL)
+
+
+CANCELABLE = """
+trap 'echo "{\\"status\\":\\"canceled\\",\\"reason\\":\\"asked\\"}"; exit 1' USR1
+echo '{"progress":1}'
+while :; do sleep 0.02; done
+"""
+
+
+def test_a_cancel_is_forwarded_to_the_child(tmp_path: Path) -> None:
+    methods = """
+    def handle_cancel(self, signal, frame): run_and_track_cancel()
+    def adjust(self, data):
+        assert run_and_track_cancel() is False
+        return run_and_track("./inner", data=data, progress_cb=lambda message: self.print_progress("now"))
+    """
+    with outer(tmp_path, CANCELABLE, methods).start("app", data=INPUT) as running:
+        running.wait_for_line()
+        running.process.send_signal(signal.SIGUSR1)
+        done = running.finish()
+    assert (done.returncode, done.reply["status"], done.reply["reason"]) == (1, "canceled", "asked")
+
+
+@pytest.mark.parametrize("where", ["thread", "handler", "callback"])
+def test_a_child_can_be_terminated_from_anywhere(tmp_path: Path, where: str) -> None:
+    methods = f"""
+    def adjust(self, data):
+        assert run_and_track_terminate() is False
+        results = []
+        terminate = lambda *args: results.append(run_and_track_terminate())
+        signal.signal(signal.SIGALRM, terminate)
+        ways = {{"thread": lambda message: threading.Thread(target=terminate).start(),
+                "handler": lambda message: signal.setitimer(signal.ITIMER_REAL, 0.05),
+                "callback": terminate}}
+        outcome = track(data=data, progress_cb=ways[{where!r}])
+        while not results:
+            time.sleep(0.005)
+        return dict(outcome, results=results)
+    """
+    reply = outer(tmp_path, "echo '{\"progress\":1}'; exec sleep 30", methods).adjust().reply
+    assert (reply["told"], reply["reason"], reply["results"]) == ("failed", "terminated", [True])
+    assert reply["returncode"] == -signal.SIGTERM
+
+
+def test_a_child_that_ignores_sigterm_is_killed_with_its_group(tmp_path: Path) -> None:
+    inner = """
+    trap '' TERM
+    sleep 30 & echo $! >pid
+    echo '{"progress":1}'
+    wait
+    """
+    methods = """
+    def adjust(self, data):
+        return track(data=data, progress_cb=lambda message: run_and_track_terminate(0.2))
+    """
+    reply = outer(tmp_path, inner, methods).adjust().reply
+    assert (reply["reason"], reply["returncode"]) == ("terminated", -signal.SIGKILL)
+    assert 0.2 <= reply["seconds"] < 3
+    wait_until(lambda: not alive(_pid(tmp_path)), DEADLINE, "end of what the child had started")
+
+
+def test_what_the_callback_raises_stops_the_child(tmp_path: Path) -> None:
+    methods = """
+    def adjust(self, data):
+        run_and_track("./inner", data=data, progress_cb=lambda message: message["nothing"])
+    """
+    done = outer(tmp_path, "echo $$ >pid; echo '{\"progress\":1}'; exec sleep 30", methods).adjust()
+    assert (done.returncode, done.reply["error"]) == (1, "KeyError")
+    assert not alive(_pid(tmp_path))
+
+
+def test_a_driver_that_is_stopped_stops_its_child(tmp_path: Path) -> None:
+    inner = """
+    trap 'sleep 0.1; touch cleaned; exit 1' TERM
+    echo $$ >pid; echo '{"progress":1}'
+    while :; do sleep 0.02; done
+    """
+    methods = """
+    def adjust(self, data):
+        run_and_track("./inner", data=data, progress_cb=lambda message: self.print_progress("now"))
+    """
+    with outer(tmp_path, inner, methods).start("app", data=INPUT) as running:
+        running.wait_for_line()
+        running.process.send_signal(signal.SIGTERM)
+        done = running.finish()
+    assert (done.returncode, done.reply["status"]) == (143, "aborted")
+    assert (tmp_path / "cleaned").exists()
+    assert not alive(_pid(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("set_options", "tells"),
+    [
+        ("pass", False),
+        ("util.g_args.verbose = True", True),
+        ("util.g_args = self.args", True),
+        ("self.parser.parse_args(['app', '--verbose'], namespace=util.g_args)", True),
+        ("util.g_args = None", False),
+    ],
+)
+def test_verbose_in_g_args_tells_what_is_done(tmp_path: Path, set_options: str, tells: bool) -> None:
+    methods = f"""
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.parser.add_argument("--verbose", action="store_true")
+    def adjust(self, data):
+        {set_options}
+        return run_and_track("./inner", "x", data=data)
+    """
+    driver = outer(tmp_path, "echo noise >&2; echo '{}'", methods)
+    done = driver.run("app", "--verbose", data=INPUT)
+    expected = "starting ./inner x\nnoise\n./inner exited with status 0\n" if tells else ""
+    assert (done.reply, done.stderr) == ({"status": "ok"}, expected)
+
+
+def test_util_works_beside_an_adjust_py_that_has_no_adjust_error(tmp_path: Path) -> None:
+    (tmp_path / "adjust.py").write_text("", encoding="utf-8")
+    script = (
+        "import util\ntry: util.run_and_track('./nothing')\nexcept util.DriverError as e: print(e.reason)"
+    )
+    path = f"{tmp_path}:{LIBRARY}"
+    listed = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment({"PYTHONPATH": path}),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert listed.stdout == b"cannot-start\n"

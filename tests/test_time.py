@@ -1,0 +1,152 @@
+"""SPEC 9: a driver that says nothing for too long is stopped, in time for the agent, and only that one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes import alive, wait_until
+from tests.sources import adjusting
+
+if TYPE_CHECKING:
+    from tests.servo import ServoDirectory
+
+
+def test_a_silent_driver_is_stopped_with_its_tree_before_the_agent_loses_patience(
+    servo: ServoDirectory,
+) -> None:
+    servo.add("01silent", "silent")
+    servo.add("02plain", "plain")
+    with servo.agent(io_timeout=3) as agent:
+        operation = agent.adjust("app", servo.request("01silent.cpu", "02plain.cpu"))
+    assert not operation.timed_out
+    assert operation.longest_silence < 3.0
+    assert operation.reply is not None
+    drivers = operation.reply["drivers"]
+    assert (drivers["01silent"]["status"], drivers["01silent"]["reason"]) == ("failed", "timeout")
+    assert "was silent for 2.0 s" in drivers["01silent"]["message"]
+    assert drivers["02plain"]["status"] == "ok"
+    assert not any(alive(pid) for pid in servo.pids("01silent", "leader", "child", "grandchild").values())
+
+
+def test_one_that_ignores_sigterm_and_hides_in_sessions_is_gone_in_time_too(servo: ServoDirectory) -> None:
+    servo.add("01stubborn", "stubborn")
+    servo.add("02plain", "plain")
+    with servo.agent(io_timeout=3) as agent:
+        operation = agent.adjust("app", servo.request("01stubborn.cpu", "02plain.cpu"))
+    assert operation.longest_silence < 3.0
+    assert operation.reply is not None
+    assert operation.reply["drivers"]["01stubborn"]["reason"] == "timeout"
+    assert operation.reply["drivers"]["02plain"]["status"] == "ok"
+
+
+def test_stderr_is_no_sign_of_life(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01talks",
+        adjusting("""while :; do echo alive >&2; sleep 0.1; done"""),
+    )
+    completed = servo.run(
+        "app", input=json.dumps(servo.request("web.cpu")).encode(), env={"OPTUNE_IO_TIMEOUT": "1"}
+    )
+    assert completed.reply["reason"] == "timeout"
+    assert "was silent for 0.5 s" in completed.reply["message"]
+
+
+def test_one_that_talks_is_never_timed_out(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01talks",
+        adjusting(
+            """for n in 1 2 3 4 5 6 7 8; do echo '{"progress":1}'; sleep 0.25; done; echo '{"status":"ok"}'"""
+        ),
+    )
+    completed = servo.run(
+        "app", input=json.dumps(servo.request("web.cpu")).encode(), env={"OPTUNE_IO_TIMEOUT": "2"}
+    )
+    assert completed.returncode == 0
+    assert completed.seconds > 2
+
+
+@pytest.mark.parametrize(("limit", "said"), [("1", "0.5 s"), ("2", "1 s"), ("0.4", "0.2 s")])
+def test_a_query_has_its_time_for_all_drivers_together(servo: ServoDirectory, limit: str, said: str) -> None:
+    servo.add("01hangs", "silent", when="query")
+    servo.add("02plain", "plain")
+    servo.add("03hangs", "silent", when="query")
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": limit})
+    assert completed.returncode == 1
+    assert (completed.reply["status"], completed.reply["reason"]) == ("failed", "timeout")
+    assert completed.reply["message"].split("\n") == [
+        f"{name}: failed: gave no answer within {said} and was stopped" for name in ("01hangs", "03hangs")
+    ]
+
+
+def test_info_tells_of_a_driver_that_hangs_and_succeeds(servo: ServoDirectory) -> None:
+    servo.add("01hangs", "silent", when="info")
+    servo.add("02plain", "plain")
+    completed = servo.run("--info", "app", env={"OPTUNE_IO_TIMEOUT": "1"})
+    assert completed.returncode == 0
+    assert completed.reply["drivers"] == {
+        "01hangs": {
+            "version": "unknown",
+            "has_cancel": False,
+            "message": "gave no answer within 0.5 s and was stopped",
+        },
+        "02plain": {"version": "1.0", "has_cancel": False},
+    }
+
+
+def test_one_that_talks_without_end_in_a_query_is_stopped_all_the_same(servo: ServoDirectory) -> None:
+    servo.add_script("01flood", "#!/bin/sh\nwhile :; do echo '{\"progress\":1}'; done\n")
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "1"})
+    assert completed.reply["reason"] == "timeout"
+
+
+def test_the_query_inside_an_adjust_has_its_own_time(servo: ServoDirectory) -> None:
+    servo.add("01hangs", "silent", when="query")
+    with servo.agent(io_timeout=2) as agent:
+        operation = agent.adjust("app", servo.request("web.cpu"))
+    assert not operation.timed_out
+    assert operation.reply is not None
+    assert operation.reply["reason"] == "timeout"
+    assert operation.reply["drivers"]["01hangs"]["status"] == "failed"
+
+
+def test_time_in_which_we_were_stopped_does_not_count(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01works",
+        adjusting("""\
+        cat >/dev/null
+        echo '{"progress":1,"message":"working"}'
+        sleep 1.3
+        echo '{"status":"ok"}'
+        touch done
+        """),
+    )
+    with servo.agent(env={"OPTUNE_IO_TIMEOUT": "2"}).start_adjust("app", servo.request("web.cpu")) as running:
+        running.wait_for_line(lambda message: message.get("message") == "01works: working")
+        running.send_signal(signal.SIGSTOP)
+        # Longer than the driver may be silent, and it ends meanwhile.
+        wait_until((servo.path / "done").exists, 20, "end of the driver")
+        running.send_signal(signal.SIGCONT)
+        operation = running.finish()
+    assert operation.ok
+
+
+def test_while_the_agent_does_not_read_nobody_is_timed_out(servo: ServoDirectory) -> None:
+    # Far more than the pipes and our own bounds hold: the driver has to wait.
+    servo.add("01flood", "flood", lines=12000, padding=200)
+    agent = servo.agent(env={"OPTUNE_IO_TIMEOUT": "1"})
+    with agent.start_adjust("app", servo.request("01flood.cpu"), reader="block") as running:
+        running.wait_for_line(lambda message: "line 1" in message.get("message", ""))
+        running.stop_reading()
+        held = len(running.operation.lines)
+        start = time.monotonic()
+        wait_until(lambda: time.monotonic() > start + 1.5, 20, "three times what a driver may be silent")
+        assert len(running.operation.lines) == held
+        running.resume_reading()
+        operation = running.finish()
+    assert operation.ok
+    assert len(operation.progress) == 12000 + 3
