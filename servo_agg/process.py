@@ -15,7 +15,7 @@ import signal
 import threading
 
 from servo_agg.errors import CannotStart
-from servo_agg.tree import MARK
+from servo_agg.tree import MARK, born
 from servo_agg.worker import Worker
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from servo_agg.inbox import Inbox
+    from servo_agg.ledger import Ledger
     from servo_agg.worker import Show
 
 _DEFAULTS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
@@ -39,14 +40,18 @@ class Child:
         given: bytes | None,
         inbox: Inbox,
         show: Show,
+        ledger: Ledger,
+        grace: float,
     ) -> None:
         """Start `adjust.d/NAME ARGUMENTS` in the current directory (SPEC 2, 3).
 
-        `given` is written to its stdin, None is an empty one. `show`: see Worker.
+        `given` is written to its stdin, None is an empty one. `show`: see Worker. In the ledger
+        stands that it has `grace` seconds from SIGTERM to SIGKILL, should we be killed.
         Raises CannotStart with the cause in words (SPEC 13).
         """
         self.name = name
         self.mark = os.urandom(8).hex()
+        self._ledger = ledger
         path = f"adjust.d/{name}"
         ours: list[int] = []
         theirs: list[int] = []
@@ -61,6 +66,7 @@ class Child:
                 ours.append(feed)
             for descriptor in ours:
                 os.set_blocking(descriptor, False)
+            self._slot = ledger.enter(self.mark, grace)
             self.pid = os.posix_spawn(
                 path,
                 [path, *arguments],
@@ -72,9 +78,12 @@ class Child:
             )
         except (OSError, ValueError) as error:
             _close(ours)
+            if hasattr(self, "_slot"):
+                ledger.strike(self._slot)
             raise CannotStart(_why(path, error)) from None
         finally:
             _close(theirs)
+        ledger.note(self._slot, self.pid, born(self.pid))
         try:
             ours.append(_exit_notice(self.pid))
             *pipes, exit_notice = ours
@@ -105,6 +114,7 @@ class Child:
     def reap(self) -> None:
         """Let go of the pid: after the driver has exited, and its tree was dealt with."""
         os.waitpid(self.pid, 0)
+        self._ledger.strike(self._slot)
 
 
 def _pipe(ours: list[int], theirs: list[int]) -> int:

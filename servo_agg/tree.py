@@ -74,7 +74,9 @@ class _Bare:
             return comm.read().strip()
 
     def environ(self) -> dict[str, str]:
-        return {}
+        with open(f"/proc/{self.pid}/environ", "rb") as environ:
+            pairs = (pair.partition(b"=") for pair in environ.read().split(b"\0"))
+            return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 def _all_processes() -> Iterator[_Process]:
@@ -126,44 +128,57 @@ class Table:
 class Tree:
     """The processes of one started driver, from the moment at which it is to be stopped."""
 
-    def __init__(self, leader: int, mark: str) -> None:
-        """`leader`: pid of the driver, not yet reaped; `mark`: the value of MARK in its environment."""
+    def __init__(self, leader: int, mark: str, born: int | None = None) -> None:
+        """Take the pid of the driver and the value of MARK in its environment.
+
+        Without `born` the driver is our child and not yet reaped, so that its pid is its own. Else
+        it is another's, and the pid is its own only as long as its start time is `born` (0: unknown).
+        """
         self._leader = leader
         self._mark = mark
+        self._born = born
         self._members: set[_Process] = set()
         self._bystanders: set[_Process] | None = None
 
     def look(self, table: Table | None = None) -> bool:
         """Take in all members that there are now; tell whether any is new."""
         rows = (table or Table()).rows
-        known = {member.pid for member in self._members}
         before = len(self._members)
-        pids = {self._leader} | {pid for pid, (process, _, _) in rows.items() if process in self._members}
-        pids |= {pid for pid, (_, _, session) in rows.items() if session == self._leader}
+        pids = {pid for pid, (process, _, _) in rows.items() if process in self._members}
+        if self._born is None:
+            pids.add(self._leader)
+        if self._owns_its_pid():
+            pids |= {pid for pid, (_, _, session) in rows.items() if session == self._leader}
+        if self._bystanders is not None:
+            pids |= {pid for pid, (process, _, _) in rows.items() if pid not in pids and self._bears_mark(process)}
         children: dict[int, list[int]] = {}
         for pid, (_, parent, _) in rows.items():
             children.setdefault(parent, []).append(pid)
-        if self._bystanders is not None:
-            strangers = (row[0] for pid, row in rows.items() if pid not in pids and pid not in known)
-            pids |= {process.pid for process in strangers if self._bears_mark(process)}
         fresh = list(pids)
         while fresh:
             fresh = [child for pid in fresh for child in children.get(pid, ()) if child not in pids]
             pids.update(fresh)
-        pids.discard(os.getpid())
-        self._members |= {rows[pid][0] for pid in pids if pid in rows and pid != self._leader}
+        ours = {os.getpid()} if self._born is not None else {os.getpid(), self._leader}
+        self._members |= {rows[pid][0] for pid in pids - ours if pid in rows}
         if self._bystanders is None:
             self._bystanders = {row[0] for row in rows.values()}
         return len(self._members) > before
+
+    def _owns_its_pid(self) -> bool:
+        """Whether the leader's pid is not someone else's by now; then neither is the session.
+
+        The system gives no pid away while it still names a session.
+        """
+        if not self._born:
+            return True
+        now = born(self._leader)
+        return now in (0, self._born)
 
     def _bears_mark(self, process: _Process) -> bool:
         if self._bystanders is None or process in self._bystanders:
             return False
         self._bystanders.add(process)
-        try:
-            return process.environ().get(MARK) == self._mark
-        except _gone():
-            return False
+        return _mark_of(process) == self._mark
 
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""
@@ -171,6 +186,9 @@ class Tree:
             self._signal_leader(number)
 
     def _signal_leader(self, number: int) -> None:
+        if self._born is not None:
+            _send([member for member in self._members if member.pid == self._leader], number)
+            return
         try:
             os.kill(self._leader, number)
         except OSError:
@@ -184,26 +202,64 @@ class Tree:
     def kill(self) -> None:
         """Send SIGKILL to the whole tree, and to whom it forks meanwhile until no one new is found."""
         for _ in range(_ROUNDS):
-            try:
-                os.killpg(self._leader, signal.SIGKILL)
-            except OSError:
-                # The group is empty but for the leader, or not ours any more.
-                self._signal_leader(signal.SIGKILL)
-            _send(self._members, signal.SIGKILL)
+            if self._born is None:
+                try:
+                    os.killpg(self._leader, signal.SIGKILL)
+                except OSError:
+                    # The group is empty but for the leader, or not ours any more.
+                    self._signal_leader(signal.SIGKILL)
+            kill_all(self._members)
             if not self.look():
                 return
 
     def living(self) -> list[str]:
-        """Name the members, the leader aside, that are alive: `NAME (pid N)`. Zombies are dead."""
-        alive = []
+        """Name the members, our own child the leader aside, that are alive: `NAME (pid N)`."""
+        return sorted(f"{name} (pid {pid})" for pid, name in self._alive())
+
+    def remains(self) -> tuple[bool, list[str]]:
+        """Tell whether the leader, another's child, is gone, and name what else is left."""
+        alive = dict(self._alive())
+        if not alive:
+            self.look()
+            alive = dict(self._alive())
+        gone = self._leader not in alive
+        return gone, [name for pid, name in alive.items() if pid != self._leader]
+
+    def _alive(self) -> Iterator[tuple[int, str]]:
         gone = _gone()
         for member in self._members:
             try:
+                # A zombie holds nothing and does nothing: it is dead.
                 if member.is_running() and member.status() != "zombie":
-                    alive.append(f"{member.name()} (pid {member.pid})")
+                    yield member.pid, member.name()
             except gone:
                 continue
-        return sorted(alive)
+
+
+def born(pid: int) -> int:
+    """Give a process' start time in clock ticks since the boot; 0 where that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0
+
+
+def bearing(marks: set[str]) -> list[_Process]:
+    """Give all processes whose environment has MARK with one of these values."""
+    return [process for process in _all_processes() if _mark_of(process) in marks]
+
+
+def _mark_of(process: _Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except _gone():
+        return None
+
+
+def kill_all(members: Iterable[_Process]) -> None:
+    """Send SIGKILL to each of them that still is the process that it was."""
+    _send(members, signal.SIGKILL)
 
 
 def _send(members: Iterable[_Process], number: int) -> None:

@@ -182,17 +182,17 @@ def test_a_program_that_lives_on_without_its_pipes_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tests.agent.LINGER == 3
-    monkeypatch.setattr(tests.agent, "LINGER", 0.3)
+    monkeypatch.setattr(tests.agent, "LINGER", 0.2)
     operation = agent_of(tmp_path, "echo '{}'; exec >&- 2>&-; exec sleep 600").adjust("app", {})
     assert operation.returncode == -signal.SIGKILL
     assert [number for _, number in operation.signals] == [signal.SIGKILL]
-    assert 0.3 <= operation.signals[0][0] < 2
+    assert 0.2 <= operation.signals[0][0] < 2
 
 
 def test_a_pipe_held_open_keeps_the_agent_waiting_until_the_deadline(tmp_path: Path, marked: Marked) -> None:
     agent = agent_of(tmp_path, "setsid sleep 600 & echo '{}'")
     with pytest.raises(DeadlineError, match="not over within"):
-        agent.adjust("app", {}, deadline=0.3)
+        agent.adjust("app", {}, deadline=0.15)
     marked.kill()
 
 
@@ -270,7 +270,7 @@ def test_an_agent_that_stops_reading_blocks_the_program_and_has_all_patience(tmp
         running.stop_reading()
         (tmp_path / "go").touch()
         with pytest.raises(DeadlineError):
-            wait_until((tmp_path / "done").exists, 0.4, "the end of a program that ought to be blocked")
+            wait_until((tmp_path / "done").exists, 0.3, "the end of a program that ought to be blocked")
         assert len(running.operation.lines) == 1
         running.resume_reading()
         operation = running.finish(5)
@@ -377,7 +377,7 @@ def test_drivers_speak_the_protocol_but_for_what_they_do_wrong(tmp_path: Path, k
 def test_drivers_that_end_by_themselves(tmp_path: Path, kind: str, returncode: int, keys: set[str]) -> None:
     servo = ServoDirectory(tmp_path)
     # A driver that never reads must not be gone before the agent has written.
-    servo.add("web", kind, seconds=0.2)
+    servo.add("web", kind, seconds=0.2 if kind == "deaf" else 0)
     operation = alone(servo, "web").adjust("app", servo.request("web.cpu"))
     assert operation.returncode == returncode
     assert operation.reply is not None
@@ -416,7 +416,7 @@ def test_drivers_with_a_family_record_it(tmp_path: Path, marked: Marked, kind: s
             assert running.finish(5).returncode == -signal.SIGTERM
         else:
             with pytest.raises(DeadlineError):
-                running.finish(0.3)
+                running.finish(0.1)
             assert all(alive(pid) for pid in pids.values())
     marked.kill()
 

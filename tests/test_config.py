@@ -650,7 +650,7 @@ def test_a_section_that_is_no_mapping_is_refused(directory: Directory, section: 
         pytest.param(b"agg: {[a]: 1}\n", id="list-as-a-key"),
         pytest.param(b"agg: {{a: 1}: 1}\n", id="mapping-as-a-key"),
         pytest.param(b"agg: {<<: 1}\n", id="merge-of-no-mapping"),
-        pytest.param(b"agg: {grace: " + b"[" * 5000 + b"]" * 5000 + b"}\n", id="deep"),
+        pytest.param(b"agg: {grace: " + b"[" * 1500 + b"]" * 1500 + b"}\n", id="deep"),
         pytest.param(b"agg: {grace: 1}\nx: \xff\n", id="not-utf-8"),
         pytest.param(b"agg: {grace: 1}\nx: \x00\n", id="nul"),
         pytest.param(b"agg: {grace: 1}\nx: \x1b\n", id="control-character"),

@@ -41,6 +41,11 @@ PREAMBLE = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
 from adjust import Adjust, AdjustError
+
+def idle():
+    # Python heeds a signal that comes just before a sleep only after it, so many short ones.
+    while True:
+        time.sleep(0.01)
 """
 
 ENDING = """
@@ -67,7 +72,7 @@ class Done:
 
 
 class Running:
-    """A driver that runs, can be watched, and sent signals. Its stderr is a file, which nobody has to read."""
+    """A driver that runs, and can be watched and sent signals. Its stderr is a file: it needs no reader."""
 
     def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
         self.process = process
@@ -197,8 +202,10 @@ def test_version_is_printed_as_text(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, b"1.2\n")
 
 
-@pytest.mark.parametrize("args", [("--info",), ("--info", "app"), ("app", "--info")])
-@pytest.mark.parametrize("supports_cancel", [True, False])
+@pytest.mark.parametrize(
+    ("args", "supports_cancel"),
+    [(("--info",), True), (("--info", "app"), False), (("app", "--info"), True)],
+)
 def test_info_tells_version_and_has_cancel(
     tmp_path: Path, args: tuple[str, ...], supports_cancel: bool
 ) -> None:
@@ -211,15 +218,14 @@ def test_info_may_be_overridden_and_is_completed(tmp_path: Path) -> None:
     assert done.lines == [{"version": "9", "has_cancel": True, "more": 1}]
 
 
-@pytest.mark.parametrize("word", ["--query", "--describe"])
-@pytest.mark.parametrize("order", [1, -1])
-def test_query_and_describe_are_the_same(tmp_path: Path, word: str, order: int) -> None:
+@pytest.mark.parametrize("args", [("--query", "app"), ("app", "--query"), ("--describe", "app")])
+def test_query_and_describe_are_the_same(tmp_path: Path, args: tuple[str, ...]) -> None:
     driver = Driver(tmp_path, "def query(self): return {'application': {'components': {self.app_id: {}}}}")
-    done = driver.run(*[word, "app"][::order])
+    done = driver.run(*args)
     assert (done.returncode, done.lines) == (0, [{"application": {"components": {"app": {}}}}])
 
 
-@pytest.mark.parametrize("bare", [{"components": {"web": {}}}, {"settings": {}}, {}])
+@pytest.mark.parametrize("bare", [{"components": {"web": {}}}, {}])
 def test_a_query_that_returns_only_what_is_inside_is_wrapped(tmp_path: Path, bare: dict[str, Any]) -> None:
     done = Driver(tmp_path, f"def query(self): return {bare!r}").run("--query", "app")
     assert done.lines == [{"application": bare}]
@@ -245,7 +251,7 @@ def test_a_query_that_returns_no_settings_fails(tmp_path: Path, returned: str, r
     assert reply.items() <= done.reply.items()
 
 
-@pytest.mark.parametrize("args", [(), ("--query",), ("--nonsense", "app")])
+@pytest.mark.parametrize("args", [(), ("--query",)])
 def test_wrong_usage_exits_2_with_the_usage_on_stderr(tmp_path: Path, args: tuple[str, ...]) -> None:
     done = Driver(tmp_path, "").run(*args)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -310,8 +316,11 @@ def test_a_status_that_adjust_returns_stands(tmp_path: Path) -> None:
         "def adjust(self, *args): return {'got': args[0]}",
         "adjust = staticmethod(lambda data: {'got': data})",
         "adjust = classmethod(lambda cls, data: {'got': data})",
-        "@__import__('functools').wraps(lambda self: 0)\n"
-        "def adjust(self, *args): return {'got': self.input_data, 'args': args}",
+        """
+        def without_argument(self): pass
+        @__import__("functools").wraps(without_argument)
+        def adjust(self, *args): return {"got": self.input_data, "args": args}
+        """,
     ],
 )
 def test_adjust_is_called_with_the_input_if_it_takes_any(tmp_path: Path, definition: str) -> None:
@@ -424,7 +433,7 @@ def test_nothing_is_printed_after_the_final_line(tmp_path: Path) -> None:
         """
         def adjust(self, data):
             def chatter():
-                for _ in range(300):
+                for _ in range(100):
                     self.print_progress("still here")
                     time.sleep(0.001)
             self.chatterer = threading.Thread(target=chatter)
@@ -545,7 +554,7 @@ WAITS_WITH_FINALLY = """
             try:
                 try:
                     self.print_progress("waiting")
-                    time.sleep(30)
+                    idle()
                 except Exception:
                     Path("swallowed").touch()
             finally:
@@ -590,7 +599,7 @@ def test_sigterm_during_a_query_runs_finally_clauses_too(tmp_path: Path) -> None
         def query(self):
             try:
                 Path("started").touch()
-                time.sleep(30)
+                idle()
             finally:
                 Path("cleaned").touch()
         """,
@@ -692,8 +701,7 @@ def test_a_signal_to_a_forked_child_is_none_of_our_affair(tmp_path: Path, number
             child = os.fork()
             if not child:
                 os.write(tell, b"x")
-                time.sleep(30)
-                os._exit(0)
+                idle()
             os.read(ready, 1)
             os.kill(child, {int(number)})
             return {{"child": os.WTERMSIG(os.waitpid(child, 0)[1])}}
@@ -1014,11 +1022,11 @@ def test_a_silent_child_is_stopped_a_second_before_we_would_be(tmp_path: Path) -
 
 def test_a_child_that_goes_on_talking_has_all_the_time_it_needs(tmp_path: Path) -> None:
     inner = """
-    for i in 1 2 3 4; do sleep 0.2; echo '{"progress":1}'; done
+    for i in 1 2 3; do sleep 0.2; echo '{"progress":1}'; done
     printf '{"status":"ok","limit":"%s"}' $OPTUNE_IO_TIMEOUT
     """
     talking = track(tmp_path, inner, OPTUNE_IO_TIMEOUT="1")
-    assert (talking["reply"], len(talking["seen"])) == ({"status": "ok", "limit": "1"}, 4)
+    assert (talking["reply"], len(talking["seen"])) == ({"status": "ok", "limit": "1"}, 3)
     assert talking["seconds"] > 0.5
 
 

@@ -155,14 +155,23 @@ def driver(servo: ServoDirectory) -> ServoDirectory:
     return servo
 
 
-@pytest.mark.parametrize("operation", [["--info", "app"], ["--query", "app"], ["app"]], ids=" ".join)
 @pytest.mark.parametrize("failure", OF_ALL.values(), ids=OF_ALL.keys())
-def test_spec_5_our_own_failures_end_in_one_final_object(
-    driver: ServoDirectory, failure: Failure, operation: list[str]
+def test_spec_5_our_own_failures_end_in_one_final_object(driver: ServoDirectory, failure: Failure) -> None:
+    check_own_failure(driver, failure, "app")
+
+
+@pytest.mark.parametrize("words", [["--info"], ["--info", "app"], ["--query", "app"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["no adjust.d", "OPTUNE_IO_TIMEOUT=30s", "a wrong value"])
+def test_spec_5_our_own_failures_fail_info_and_query_too(
+    driver: ServoDirectory, name: str, words: list[str]
 ) -> None:
-    """Exit status 1 even of --info, and no driver is run."""
+    check_own_failure(driver, OF_ALL[name], *words)
+
+
+def check_own_failure(driver: ServoDirectory, failure: Failure, *words: str) -> None:
+    """Fail with one object alone, and no driver was run."""
     failure.prepare(driver)
-    completed = driver.run(*operation, input=failure.stdin, env=failure.env)
+    completed = driver.run(*words, input=failure.stdin, env=failure.env)
     check_failure(completed, failure)
     assert len(completed.messages) == 1
     assert driver.log() == []

@@ -67,8 +67,8 @@ _UNKILLABLE = 5.0
 _LATE = 0.5
 """Seconds by which we may wake late from a wait; when it is more, we have been stopped."""
 
-_LONGEST_WAIT = 86400.0
-"""Seconds; the system calls refuse to wait for much longer."""
+_LONGEST_WAIT = 1.0
+"""Seconds. Python heeds a signal that comes just before a wait only after it; no cancel may be lost so."""
 
 _LAST_LOOKS = 16
 """Blocks read after the aftermath. More can be written only by one that goes on writing for ever."""
@@ -306,8 +306,8 @@ class _Talk:
         """Return whether the child has exited; otherwise there is a problem."""
         deadline = None if limit is None else time.monotonic() + limit
         while self.problem is None:
-            wait = None if deadline is None else min(deadline - time.monotonic(), _LONGEST_WAIT)
-            ready = selector.select(wait)
+            left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            ready = selector.select(max(0.0, min(left, _LONGEST_WAIT)))
             for key, _ in ready:
                 if key.data is None:
                     return True

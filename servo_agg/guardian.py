@@ -1,0 +1,131 @@
+"""The watcher that ends the drivers if we are killed.
+
+Rules (SPEC 10):
+- It is forked before the first thread, in a session of its own, and holds nothing that the agent
+  waits for: of our descriptors only its end of a pipe, and the lock.
+- It sleeps until the other end of the pipe is gone, and with it all of us. Then it stops, as we would,
+  each driver that the ledger names; of a start announced without a pid it kills all that bear its mark.
+- A driver is not its child, and may be reaped by another at any time: before each signal pid and
+  start time are compared.
+- At our normal end it is dismissed, and reaped before we exit.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from servo_agg.lifecycle import Life, Limits
+from servo_agg.tree import Table, Tree, bearing, kill_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from servo_agg.ledger import Ledger, Start
+
+_SWEEP = 0.2
+"""Seconds between two looks for what bears the mark of an unnoted start."""
+
+_GLANCE = 0.02
+"""Seconds between two looks at trees that are being stopped."""
+
+_FAREWELL = 1.0
+"""Seconds that a dismissed guardian has before it is killed: it might be stopped."""
+
+_DISMISSED = b"."
+
+
+class Guardian:
+    """The watcher, seen from the process that it guards."""
+
+    def __init__(self, ledger: Ledger, keep: Iterable[int]) -> None:
+        """Fork it. `keep`: descriptors that it holds on to until no driver is alive."""
+        ours, self._line = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            # Whatever happens here, it must not return into the program.
+            try:
+                _detach(ours, keep)
+                if _wait(ours):
+                    _stop_all(ledger.starts())
+            finally:
+                os._exit(0)
+        os.close(ours)
+
+    def dismiss(self) -> None:
+        """Let it go, and reap it. What the ledger still names is left alone."""
+        os.write(self._line, _DISMISSED)
+        os.close(self._line)
+        deadline = time.monotonic() + _FAREWELL
+        while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() >= deadline:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                return
+            time.sleep(0.0002)
+
+
+def _detach(line: int, keep: Iterable[int]) -> None:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    low = 3
+    for kept in sorted({line, *keep}):
+        os.closerange(low, kept)
+        low = kept + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _wait(line: int) -> bool:
+    """Sleep until the other end is gone; tell whether that was its death, not a dismissal."""
+    waiting = select.poll()
+    waiting.register(line, select.POLLIN)
+    waiting.poll()
+    return os.read(line, 1) != _DISMISSED
+
+
+class _Stop:
+    """One tree on its way down the ladder."""
+
+    def __init__(self, tree: Tree, grace: float) -> None:
+        self.tree = tree
+        self._life = Life(time.monotonic(), Limits(grace=grace, short_grace=grace))
+        self._life.stop(time.monotonic(), grace)
+
+    def descend(self) -> bool:
+        """Take the next step; True when nothing is left, or it is given up."""
+        gone, left = self.tree.remains()
+        step = self._life.step(time.monotonic(), leader_gone=gone, any_left=bool(left))
+        if step == "ask-rest":
+            self.tree.ask_rest()
+        elif step == "kill":
+            self.tree.kill()
+        return step in ("done", "give-up")
+
+
+def _stop_all(starts: list[Start]) -> None:
+    trees = [(Tree(start.pid, start.mark, start.born), start.grace) for start in starts if start.pid is not None]
+    looking = [tree for tree, _ in trees]
+    while looking:
+        table = Table()
+        looking = [tree for tree in looking if tree.look(table)]
+    for tree, _ in trees:
+        tree.ask_leader()
+    stops = [_Stop(tree, grace) for tree, grace in trees]
+    marks = {start.mark for start in starts if start.pid is None}
+    looks_without = 0 if marks else 2
+    next_sweep = 0.0
+    while stops or looks_without < 2:  # noqa: PLR2004 - two looks in a row
+        if looks_without < 2 and time.monotonic() >= next_sweep:  # noqa: PLR2004 - as above
+            found = bearing(marks)
+            kill_all(found)
+            looks_without = 0 if found else looks_without + 1
+            next_sweep = time.monotonic() + _SWEEP
+        stops = [stop for stop in stops if not stop.descend()]
+        time.sleep(_GLANCE)
