@@ -9,21 +9,28 @@ Rules (SPEC 5, 10, 14):
 
 from __future__ import annotations
 
-import os
-import select
 import signal
-import sys
-import threading
 
-from servo_agg import STARTED, operations
-from servo_agg.config import Config
-from servo_agg.console import USAGE, Console, shortened
-from servo_agg.errors import Fault, WrongUsage
-from servo_agg.inbox import Inbox
-from servo_agg.operations import INPUT_LIMIT, Answer, Run
-from servo_agg.outlet import Outlet
-from servo_agg.protocol import encode
-from servo_agg.supervisor import AGENT_GONE, Ended, Given, Supervisor, Woken
+# Until main has its handlers these wait: none of them may end us without a last word.
+HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+
+import os  # noqa: E402 - the signals above must be blocked before anything that takes time
+import select  # noqa: E402 - as above
+import sys  # noqa: E402 - as above
+import threading  # noqa: E402 - as above
+
+from servo_agg import STARTED, operations  # noqa: E402 - as above
+from servo_agg.config import Config  # noqa: E402 - as above
+from servo_agg.console import USAGE, Console, shortened  # noqa: E402 - as above
+from servo_agg.errors import Fault, WrongUsage  # noqa: E402 - as above
+from servo_agg.guardian import Guardian  # noqa: E402 - as above
+from servo_agg.inbox import Inbox  # noqa: E402 - as above
+from servo_agg.ledger import Ledger  # noqa: E402 - as above
+from servo_agg.operations import INPUT_LIMIT, Answer, Run  # noqa: E402 - as above
+from servo_agg.outlet import Outlet  # noqa: E402 - as above
+from servo_agg.protocol import encode  # noqa: E402 - as above
+from servo_agg.supervisor import AGENT_GONE, Ended, Given, Supervisor, Woken  # noqa: E402 - as above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _OPERATIONS = {"--info": "info", "--query": "query", "--describe": "query", "--version": "version"}
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FINISHED = 0
 """What the coordinator writes where the interpreter writes the numbers of signals."""
 
@@ -80,12 +86,13 @@ class Call:
 class Coordinator:
     """The thread that does the work of one call, and all it owns."""
 
-    def __init__(self, call: Call, finished: int) -> None:
-        """`finished`: a descriptor on which main is told of the end."""
+    def __init__(self, call: Call, finished: int, ledger: Ledger, lock: int | None) -> None:
+        """Take `finished`, a descriptor on which main is told of the end, and `lock`: see Run."""
         self.status = 1
         self.inbox = Inbox()
         self._call = call
         self._finished = finished
+        self._lock = lock
         self._out = Outlet(1, self._wake)
         self._err = Outlet(2, self._wake)
         self._console = Console(self._err, verbose=call.verbose)
@@ -93,6 +100,7 @@ class Coordinator:
         self._supervisor = Supervisor(
             self.inbox,
             self._out,
+            ledger,
             note=self._console.note,
             show=self._console.show if call.verbose or os.isatty(2) else None,
             shorten=lambda text: shortened(text, how),
@@ -117,8 +125,8 @@ class Coordinator:
         try:
             return self._work()
         except Fault as fault:
-            if self._supervisor.ended is not None:
-                return operations.ended(self._supervisor.ended)
+            if self._supervisor.cause is not None:
+                return operations.ended(self._supervisor.cause)
             return Answer({"status": fault.status, "reason": fault.reason, "message": str(fault)}, 1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
             return Answer({"status": "failed", "reason": "internal", "message": self._confess(error)}, 1)
@@ -137,8 +145,8 @@ class Coordinator:
             # First of all, whatever else is wrong: the agent does not survive a stdin closed early.
             threading.Thread(target=self._read_stdin, name="stdin", daemon=True).start()
             given = supervisor.receive()
-        if supervisor.ended is not None:
-            return operations.ended(supervisor.ended)
+        if supervisor.cause is not None:
+            return operations.ended(supervisor.cause)
         config = Config(os.environ)
         supervisor.environment = config.environment
         run = Run(
@@ -147,6 +155,8 @@ class Coordinator:
             started=STARTED,
             say=lambda content: self._out.put(encode(content)),
             tell=self._console.say,
+            note=self._console.note,
+            lock=self._lock,
         )
         if call.operation == "version":
             return operations.version(run)
@@ -199,24 +209,24 @@ def _secure_descriptors() -> None:
 
 
 def _heed_signals() -> tuple[int, int]:
-    """Have the signals that end us written to a pipe; give its two ends.
+    """Have the signals that end or cancel us written to a pipe; give its two ends.
 
     A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10).
     """
     noticed, notice = os.pipe()
     os.set_blocking(notice, False)
     signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
-    for number in _ENDING:
-        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+    for number in HEEDED:
+        if number in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
     # Ignored, it would have the kernel reap our drivers, and their exit status would be lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return noticed, notice
 
 
-def _watch(coordinator: Coordinator, noticed: int) -> NoReturn:
-    """Tell the coordinator of signals and of the agent's end, until it has finished; then leave."""
+def _watch(coordinator: Coordinator, noticed: int) -> int:
+    """Tell the coordinator of signals and of the agent's end until it has finished; give its status."""
     watched = select.poll()
     watched.register(noticed, select.POLLIN)
     # No event asked for: what is told all the same is that nobody reads any more.
@@ -229,14 +239,13 @@ def _watch(coordinator: Coordinator, noticed: int) -> NoReturn:
                 continue
             for number in os.read(noticed, 64):
                 if number == _FINISHED:
-                    os._exit(coordinator.status)
+                    return coordinator.status
                 coordinator.inbox.put(Ended(signal.Signals(number).name))
 
 
 def main() -> NoReturn:
     """Be the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5, 14)."""
     _secure_descriptors()
-    noticed, notice = _heed_signals()
     try:
         call = Call(sys.argv[1:])
     except WrongUsage as error:
@@ -245,6 +254,20 @@ def main() -> NoReturn:
     if call.operation == "help":
         sys.stdout.write(USAGE)
         sys.exit(0)
-    coordinator = Coordinator(call, notice)
+    ledger = Ledger()
+    lock = _directory() if call.operation == "adjust" else None
+    guardian = Guardian(ledger, [] if lock is None else [lock])
+    noticed, notice = _heed_signals()
+    coordinator = Coordinator(call, notice, ledger, lock)
     threading.Thread(target=coordinator.run, name="coordinator", daemon=True).start()
-    _watch(coordinator, noticed)
+    status = _watch(coordinator, noticed)
+    guardian.dismiss()
+    os._exit(status)
+
+
+def _directory() -> int | None:
+    """Open the servo directory for its lock, which the guardian is to hold too (SPEC 10)."""
+    try:
+        return os.open(".", os.O_RDONLY)
+    except OSError:
+        return None

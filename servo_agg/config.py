@@ -40,6 +40,7 @@ class Config:
     limit           I, the seconds that a driver may be silent, None for ever (SPEC 9)
     short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
     grace           the same otherwise
+    cancel_grace    seconds that a driver has to end after it was cancelled
     stderr          `all`, `minimal` or `none`: what of a failed driver's stderr is shown (SPEC 13)
     parallel        how many drivers may be queried at once
     serial          names of drivers of which only one at a time may be queried
@@ -47,6 +48,7 @@ class Config:
     """
 
     __slots__ = (
+        "cancel_grace",
         "directory",
         "drivers",
         "environment",
@@ -74,6 +76,7 @@ class Config:
         self.parallel: int = section.get("parallel", 32)
         self.on_failure: str = section.get("on_failure", "continue")
         self.grace: float = section.get("grace", 3)
+        self.cancel_grace: float = section.get("cancel_grace", 300)
         self.serial = _matching(self.drivers, section.get("serial", []))
         if not environment.get(TIMEOUT):
             limit = section.get("io_timeout")

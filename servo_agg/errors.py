@@ -50,6 +50,12 @@ class Conflict(Fault):
     reason = "conflict"
 
 
+class Busy(Fault):
+    """Another adjust holds the servo directory (SPEC 10)."""
+
+    reason = "busy"
+
+
 class Misshapen(Exception):
     """A JSON value is not the object that it must be; `str(error)` is a path and what stands there."""
 

@@ -110,7 +110,9 @@ class _Stop:
 
 
 def _stop_all(starts: list[Start]) -> None:
-    trees = [(Tree(start.pid, start.mark, start.born), start.grace) for start in starts if start.pid is not None]
+    trees = [
+        (Tree(start.pid, start.mark, start.born), start.grace) for start in starts if start.pid is not None
+    ]
     looking = [tree for tree, _ in trees]
     while looking:
         table = Table()

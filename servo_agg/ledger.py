@@ -66,7 +66,9 @@ class Ledger:
                 entry = self._memory[at : at + _SIZE]
                 grace = int.from_bytes(entry[17:25], "big") / 1000
                 pid = int.from_bytes(entry[25:33], "big") if state == _NOTED else None
-                found.append(Start(entry[1:17].decode("ascii"), grace, pid, int.from_bytes(entry[33:41], "big")))
+                found.append(
+                    Start(entry[1:17].decode("ascii"), grace, pid, int.from_bytes(entry[33:41], "big"))
+                )
         return found
 
 

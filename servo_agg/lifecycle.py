@@ -27,6 +27,9 @@ PATIENCE = 5.0
 GLANCE = 0.01
 """Seconds between two looks at what is left of a tree whose leader is gone, or was killed."""
 
+ASKING = 5.0
+"""Seconds that a driver has to tell, on a cancel, whether it can be cancelled (SPEC 10)."""
+
 LATE_READING = 0.2
 """Seconds past a moment by which a driver must be done, in which what it wrote before is still read."""
 
@@ -34,20 +37,22 @@ LATE_READING = 0.2
 class Limits:
     """What holds for the drivers of one phase; all in seconds.
 
-    silence      how long a driver may say nothing, None for ever
-    until        the moment by which all must be done, None for never
-    allowance    how long that is, for the sentence about a timeout
-    grace        from SIGTERM to SIGKILL
-    short_grace  the same after a timeout
+    silence       how long a driver may say nothing, None for ever
+    until         the moment by which all must be done, None for never
+    allowance     how long that is, for the sentence about a timeout
+    grace         from SIGTERM to SIGKILL
+    short_grace   the same after a timeout
+    cancel_grace  how long a driver that was cancelled may take
     """
 
-    __slots__ = ("allowance", "grace", "short_grace", "silence", "until")
+    __slots__ = ("allowance", "cancel_grace", "grace", "short_grace", "silence", "until")
 
     def __init__(
         self,
         *,
         grace: float,
         short_grace: float,
+        cancel_grace: float = 0.0,
         silence: float | None = None,
         until: float | None = None,
         allowance: float | None = None,
@@ -57,12 +62,22 @@ class Limits:
         self.allowance = allowance
         self.grace = grace
         self.short_grace = short_grace
+        self.cancel_grace = cancel_grace
 
 
 class Life:
     """Deadlines of one running driver and, once `stop` was called, its way down the ladder."""
 
-    __slots__ = ("_asked_rest", "_give_up_at", "_heard_at", "_kill_at", "_limits", "_patience", "started_at")
+    __slots__ = (
+        "_asked_rest",
+        "_give_up_at",
+        "_heard_at",
+        "_kill_at",
+        "_leave_at",
+        "_limits",
+        "_patience",
+        "started_at",
+    )
 
     def __init__(self, now: float, limits: Limits) -> None:
         self.started_at = now
@@ -70,6 +85,7 @@ class Life:
         self._heard_at = now
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
+        self._leave_at: float | None = None
         self._asked_rest = False
         self._patience = PATIENCE
 
@@ -85,6 +101,14 @@ class Life:
     def silent_for(self, now: float) -> float:
         """Give the seconds since the driver's start or its last message."""
         return now - self._heard_at
+
+    def leave_by(self, moment: float) -> None:
+        """Take in that the driver was cancelled, and by when it must have ended (SPEC 10)."""
+        self._leave_at = moment
+
+    def must_leave(self, now: float) -> bool:
+        """Tell whether a cancelled driver has had its time."""
+        return self._leave_at is not None and now >= self._leave_at
 
     def due(self) -> float | None:
         """Give the moment at which the driver counts as unresponsive, None for never (SPEC 9)."""
@@ -108,7 +132,8 @@ class Life:
     def next_look(self, now: float, *, leader_gone: bool) -> float | None:
         """Give the moment at which the driver is to be looked at again, if nothing happens before."""
         if self._kill_at is None:
-            return self.due()
+            moments = [moment for moment in (self.due(), self._leave_at) if moment is not None]
+            return min(moments, default=None)
         if leader_gone or now >= self._kill_at:
             # Nothing tells of the end of processes that are not our children.
             return now + GLANCE

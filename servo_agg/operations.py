@@ -13,10 +13,10 @@ import signal
 from servo_agg import VERSION, report
 from servo_agg.config import INSTALL, Config
 from servo_agg.description import check_shape, describe, merge, route
-from servo_agg.errors import BadEnvironment, BadInput, Misshapen, UnknownSettings
+from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.protocol import Malformed, Progress, as_text, encode, parse
-from servo_agg.supervisor import AGENT_GONE, Job, Phase
+from servo_agg.supervisor import AGENT_GONE, CANCEL, Job, Phase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 INPUT_LIMIT = 16 << 20
 """Bytes of an adjust's input (SPEC 7.1)."""
+
+
+_LOCK_PATIENCE = 10.0
+_LOCK_GLANCE = 0.05
 
 
 class Answer:
@@ -51,6 +55,8 @@ class Run:
 
     say   sends an object to the agent
     tell  says a line to whoever reads stderr
+    note  says a line to a person who asked for details
+    lock  a descriptor of the servo directory on which to lock it; None if there is none
     """
 
     def __init__(
@@ -61,6 +67,8 @@ class Run:
         started: float,
         say: Callable[[Object], None],
         tell: Callable[[str], None],
+        note: Callable[[str], None],
+        lock: int | None,
     ) -> None:
         """Take the surroundings; `started` is our own start, in the supervisor's time."""
         self.config = config
@@ -68,6 +76,8 @@ class Run:
         self.started = started
         self.say = say
         self.tell = tell
+        self.note = note
+        self.lock = lock
         if not config.drivers:
             without = len(config.passed_over)
             tell(f"warning: no driver in {config.directory}/adjust.d ({_passed_over(without)})")
@@ -98,11 +108,14 @@ def ended(cause: str, more: Object | None = None) -> Answer:
 
     `more`: what else the final object is to hold.
     """
-    if cause == AGENT_GONE:
-        words, status = "the agent has closed our output; all drivers were stopped", 1
+    said, status = "terminated", 1
+    if cause == CANCEL:
+        said, words = "canceled", "canceled by SIGUSR1; no further driver was started"
+    elif cause == AGENT_GONE:
+        words = "the agent has closed our output; all drivers were stopped"
     else:
         words, status = f"ended by {cause}; all drivers were stopped", 128 + signal.Signals[cause]
-    return Answer({**(more or {}), "status": "terminated", "reason": cause, "message": words}, status)
+    return Answer({**(more or {}), "status": said, "reason": cause, "message": words}, status)
 
 
 def _ask_info(run: Run, application: str | None) -> list[Outcome]:
@@ -124,8 +137,8 @@ def _version_of(outcome: Outcome) -> str:
 def version(run: Run) -> Answer:
     """Answer `--version`: a line of text, exit status 1 when a driver did not tell (SPEC 5)."""
     outcomes = _ask_info(run, None)
-    if run.supervisor.ended:
-        return ended(run.supervisor.ended)
+    if run.supervisor.cause:
+        return ended(run.supervisor.cause)
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         run.tell(report.lines_of(failures))
@@ -135,8 +148,8 @@ def version(run: Run) -> Answer:
 def info(run: Run, application: str | None) -> Answer:
     """Answer `--info`: exit status 0 even when a driver does not tell (SPEC 5)."""
     outcomes = _ask_info(run, application)
-    if run.supervisor.ended:
-        return ended(run.supervisor.ended)
+    if run.supervisor.cause:
+        return ended(run.supervisor.cause)
     table: Object = {}
     for outcome in outcomes:
         entry: Object = {
@@ -176,7 +189,7 @@ def _ask(run: Run, application: str, since: float) -> _Asked:
         [Job(name, ["--query", application]) for name in run.config.drivers],
         run.together(since, all_or_none=True, examine=_examine),
     )
-    return _Asked(outcomes, run.supervisor.ended)
+    return _Asked(outcomes, run.supervisor.cause)
 
 
 def query(run: Run, application: str) -> Answer:
@@ -222,13 +235,16 @@ def insist_on_psutil() -> None:
 def adjust(run: Run, application: str, given: bytes | None) -> Answer:
     """Adjust: query, route, then each driver concerned, one after another (SPEC 7, 8).
 
-    Raises BadInput, UnknownSettings, Conflict or BadEnvironment before any driver is adjusted.
+    Raises BadInput, UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
     """
     request = read_request(given)
     insist_on_psutil()
     config = run.config
     if not config.drivers:
         return _without_drivers(run, request)
+    _lock(run)
+    if run.supervisor.cause:
+        return ended(run.supervisor.cause)
     count = len(config.drivers)
     run.say({"progress": 0, "message": f"querying {count} driver{'s' if count > 1 else ''}"})
     asked = _ask(run, application, run.supervisor.now())
@@ -246,6 +262,34 @@ def adjust(run: Run, application: str, given: bytes | None) -> Answer:
     outcomes = _in_turn(run, jobs)
     others = {name: {"status": "not-started" if name in requests else "skipped"} for name in config.drivers}
     return _conclude(run, outcomes, report.drivers(outcomes, others))
+
+
+def _lock(run: Run) -> None:
+    """Take the lock of the servo directory, waiting for another adjust a while (SPEC 10).
+
+    Raises Busy. It is held until this process and its guardian have ended.
+    """
+    import fcntl  # noqa: PLC0415 - only an adjust takes the lock
+
+    limit = run.config.limit
+    patience = _LOCK_PATIENCE if limit is None else min(_LOCK_PATIENCE, limit)
+    until = run.supervisor.now() + patience
+    while run.lock is not None and not run.supervisor.cause:
+        try:
+            fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if run.supervisor.now() >= until:
+                raise Busy(
+                    f"another adjust is running in {run.config.directory}; waited {patience:g} s for its end"
+                ) from None
+            run.supervisor.pause(_LOCK_GLANCE)
+        except OSError as error:
+            run.note(
+                f"no lock is taken: the file system of {run.config.directory} knows none ({error.strerror})"
+            )
+            return
+        else:
+            return
 
 
 def _without_drivers(run: Run, request: Object) -> Answer:
@@ -275,13 +319,14 @@ def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
         # Whoever is stopped for malformed output was just heard of; so are we, if that ends in time.
         grace=config.grace if limit is None else min(config.grace, limit),
         short_grace=config.short_grace,
+        cancel_grace=config.cancel_grace,
         silence=limit,
     )
     phase = Phase(limits, adjusting=True, hear=hear)
     outcomes: list[Outcome] = []
     for job in jobs:
         failed = any(not outcome.ok for outcome in outcomes)
-        if supervisor.ended or supervisor.unkillable or (failed and config.on_failure == "stop"):
+        if supervisor.cause or supervisor.unkillable or (failed and config.on_failure == "stop"):
             break
         run.say(course.line(job.name, "starting"))
         for outcome in supervisor.drive([job], phase):
@@ -293,8 +338,8 @@ def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
 
 def _conclude(run: Run, outcomes: list[Outcome], table: Object) -> Answer:
     more = report.what_they_said(outcomes)
-    if run.supervisor.ended:
-        return ended(run.supervisor.ended, {**more, "drivers": table})
+    if run.supervisor.cause:
+        return ended(run.supervisor.cause, {**more, "drivers": table})
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         return Answer({**more, **report.failure(failures), "drivers": table}, 1)

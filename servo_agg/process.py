@@ -111,6 +111,10 @@ class Child:
         except ValueError:
             return None, f"signal {result.si_status}"
 
+    def signal(self, name: str) -> None:
+        """Send it the signal of that name, it alone. It must not have been reaped."""
+        os.kill(self.pid, signal.Signals[name])
+
     def reap(self) -> None:
         """Let go of the pid: after the driver has exited, and its tree was dealt with."""
         os.waitpid(self.pid, 0)

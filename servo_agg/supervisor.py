@@ -6,7 +6,9 @@ Rules (SPEC 6, 9, 10):
   unread, and we were not stopped ourselves meanwhile.
 - A driver is done when it has exited and its output is at its end; one that is being stopped, when
   besides its tree is gone. Only then it is reaped.
-- What ended us (`ended`) stops whatever runs, and nothing is started any more.
+- What ended us (`ended`) stops whatever runs, and nothing is started any more. A cancel
+  (`canceled`) stops a query; a driver that is being adjusted is told, if it says that it can be
+  cancelled, or may finish.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import time
 
 from servo_agg.errors import CannotStart
-from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
+from servo_agg.lifecycle import ASKING, PATIENCE, SHORT_PATIENCE, Life, Limits
 from servo_agg.process import Child
 from servo_agg.protocol import Decoder, Malformed, Reply
 from servo_agg.report import Ending, Outcome
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
     from servo_agg.inbox import Inbox
-    from servo_agg.lifecycle import Limits
+    from servo_agg.ledger import Ledger
     from servo_agg.outlet import Outlet
     from servo_agg.protocol import Message
     from servo_agg.worker import Show
@@ -43,9 +45,12 @@ BATCH = 16
 
 AGENT_GONE = "agent-gone"
 
+CANCEL = "SIGUSR1"
+"""The signal by which the agent cancels, and by which we tell a driver of it (SPEC 10)."""
+
 
 class Ended:
-    """Event: we are to end. `cause`: the name of a signal, or AGENT_GONE."""
+    """Event: we are to end, or to cancel. `cause`: the name of a signal, CANCEL too, or AGENT_GONE."""
 
     __slots__ = ("cause",)
 
@@ -114,9 +119,11 @@ class Phase:
 class _Running:
     """A driver that runs, and what is known of it so far."""
 
-    def __init__(self, child: Child, life: Life, phase: Phase) -> None:
+    def __init__(self, job: Job, child: Child, life: Life, phase: Phase) -> None:
+        self.job = job
         self.child = child
         self.life = life
+        self.phase = phase
         self.decoder = Decoder(document=not phase.adjusting)
         self.ending = Ending()
         self.reply: dict[str, Any] | None = None
@@ -124,6 +131,8 @@ class _Running:
         self.exited = False
         self.closed = False
         self.gone = False
+        self.told_of_cancel = False
+        self.asked_for: _Running | None = None
 
 
 class Supervisor:
@@ -133,6 +142,7 @@ class Supervisor:
         self,
         inbox: Inbox,
         outlet: Outlet,
+        ledger: Ledger,
         *,
         note: Callable[[str], None],
         show: Show = None,
@@ -144,10 +154,12 @@ class Supervisor:
         failed driver's stderr what is shown of it (SPEC 13).
         """
         self.ended: str | None = None
+        self.canceled = False
         self.unkillable = False
         self.environment: Mapping[str, str] = {}
         self._inbox = inbox
         self._outlet = outlet
+        self._ledger = ledger
         self._note = note
         self._show = show
         self._shorten = shorten
@@ -163,9 +175,20 @@ class Supervisor:
 
     def receive(self) -> Given | None:
         """Wait for the end of stdin; None when we are ended before."""
-        while self._given is None and self.ended is None:
+        while self._given is None and self.cause is None:
             self._take(TICK, output=False)
         return self._given
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but for a moment only once we are to end or to cancel."""
+        until = self.now() + seconds
+        while self.cause is None and self.now() < until:
+            self._take(until - self.now(), output=False)
+
+    @property
+    def cause(self) -> str | None:
+        """Why we are to end, or CANCEL; None while neither."""
+        return self.ended or (CANCEL if self.canceled else None)
 
     def flush(self) -> bool:
         """Wait until all that was said is written; tell whether it was (SPEC 5)."""
@@ -183,22 +206,20 @@ class Supervisor:
         stop_all_at: float | None = None
         try:
             while True:
-                now = self.now()
                 failed = any(not outcome.ok and not outcome.blameless for outcome in outcomes.values())
                 if phase.all_or_none and failed and stop_all_at is None:
-                    stop_all_at = now + RESPITE
-                if self.ended or self.unkillable or stop_all_at is not None:
+                    stop_all_at = self.now() + RESPITE
+                if self.cause or self.unkillable or stop_all_at is not None:
                     waiting.clear()
                 self._begin(waiting, phase, outcomes)
-                if not self._running and not waiting:
+                if not self._running:
                     break
-                if self.ended is not None:
-                    self._stop(self._running.values(), self.ended, phase.limits.grace)
-                elif stop_all_at is not None and now >= stop_all_at:
+                self._obey(phase)
+                if stop_all_at is not None and self.now() >= stop_all_at:
                     self._stop(self._running.values(), "failure", phase.limits.grace)
-                self._attend(phase, outcomes)
+                self._attend(outcomes)
                 if self._running:
-                    self._wait(phase, stop_all_at)
+                    self._wait(stop_all_at)
         finally:
             # Only a mistake of ours leaves any: it must not leave drivers behind.
             self._abandon()
@@ -212,19 +233,66 @@ class Supervisor:
             if job.name in phase.apart and names & set(phase.apart):
                 continue
             waiting.remove(job)
-            now = self.now()
-            try:
-                child = Child(job.name, job.arguments, self.environment, job.given, self._inbox, self._show)
-            except CannotStart as error:
-                ending = Ending()
-                ending.trouble, ending.words = "cannot-start", f"cannot be started: {error}"
-                outcomes[job.name] = Outcome(job.name, None, ending, adjusting=phase.adjusting)
-                self._note(f"{job.name}: {ending.words}")
-                continue
-            self._running[child.pid] = _Running(child, Life(now, phase.limits), phase)
-            self._note(f"{job.name}: started as process {child.pid}: {' '.join(job.arguments)}")
+            started = self._start(job, phase)
+            if isinstance(started, Outcome):
+                outcomes[job.name] = started
 
-    def _wait(self, phase: Phase, stop_all_at: float | None) -> None:
+    def _start(self, job: Job, phase: Phase) -> _Running | Outcome:
+        now = self.now()
+        try:
+            child = Child(
+                job.name,
+                job.arguments,
+                self.environment,
+                job.given,
+                self._inbox,
+                self._show,
+                self._ledger,
+                phase.limits.grace,
+            )
+        except CannotStart as error:
+            ending = Ending()
+            ending.trouble, ending.words = "cannot-start", f"cannot be started: {error}"
+            self._note(f"{job.name}: {ending.words}")
+            return Outcome(job.name, None, ending, adjusting=phase.adjusting)
+        self._note(f"{job.name}: started as process {child.pid}: {' '.join(job.arguments)}")
+        running = self._running[child.pid] = _Running(job, child, Life(now, phase.limits), phase)
+        return running
+
+    def _obey(self, phase: Phase) -> None:
+        """Do to what runs what a signal, the agent's end or a cancel asks for (SPEC 10)."""
+        if self.ended is not None:
+            self._stop(self._running.values(), self.ended, phase.limits.grace)
+        elif self.canceled and not phase.adjusting:
+            self._stop(self._running.values(), CANCEL, phase.limits.grace)
+        elif self.canceled:
+            for running in tuple(self._running.values()):
+                if running.phase.adjusting and not running.told_of_cancel:
+                    running.told_of_cancel = True
+                    self._ask_whether_it_can(running)
+                if running.life.must_leave(self.now()):
+                    self._stop([running], CANCEL, phase.limits.grace)
+                if running.asked_for is not None and running.asked_for.exited:
+                    self._stop([running], CANCEL, running.phase.limits.grace)
+
+    def _ask_whether_it_can(self, running: _Running) -> None:
+        short = running.phase.limits.short_grace
+        until = self.now() + ASKING
+        info = Phase(Limits(grace=short, short_grace=short, until=until, allowance=ASKING))
+        asked = self._start(Job(running.job.name, ["--info", *running.job.arguments]), info)
+        if isinstance(asked, _Running):
+            asked.asked_for = running
+
+    def _told(self, running: _Running, info: Outcome) -> None:
+        """Take in a driver's answer to whether it can be cancelled; if so tell it, once."""
+        if info.ok and info.reply.get("has_cancel") is True and not running.exited:
+            self._note(f"{info.name}: cancelling it")
+            running.child.signal(CANCEL)
+            running.life.leave_by(self.now() + running.phase.limits.cancel_grace)
+        else:
+            self._note(f"{info.name}: cannot be cancelled, may finish")
+
+    def _wait(self, stop_all_at: float | None) -> None:
         now = self.now()
         looks = [
             running.life.next_look(now, leader_gone=running.exited)
@@ -241,10 +309,10 @@ class Supervisor:
         for _ in range(BATCH):
             if event is None:
                 return
-            self._learn(event, phase)
+            self._learn(event)
             event = self._inbox.get(0, output=self._may_listen)
             self._digest(event)
-        self._learn(event, phase)
+        self._learn(event)
 
     @property
     def _may_listen(self) -> bool:
@@ -261,7 +329,9 @@ class Supervisor:
         return event
 
     def _digest(self, event: object) -> None:
-        if isinstance(event, Ended):
+        if isinstance(event, Ended) and event.cause == CANCEL:
+            self.canceled = True
+        elif isinstance(event, Ended):
             self._hurried |= self.ended not in (None, AGENT_GONE) and event.cause != AGENT_GONE
             self.ended = self.ended or event.cause
         elif isinstance(event, Given):
@@ -269,21 +339,21 @@ class Supervisor:
         if self._outlet.broken and self.ended is None:
             self.ended = AGENT_GONE
 
-    def _learn(self, event: object, phase: Phase) -> None:
+    def _learn(self, event: object) -> None:
         if not isinstance(event, (Output, Closed, Exited)):
             return
         running = self._running.get(event.pid)
         if running is None:
             return
         if isinstance(event, Output):
-            self._hear(running, running.decoder.feed(event.block), phase)
+            self._hear(running, running.decoder.feed(event.block))
         elif isinstance(event, Closed):
             running.closed = True
-            self._hear(running, running.decoder.end(cut=event.cut), phase)
+            self._hear(running, running.decoder.end(cut=event.cut))
         else:
             running.exited = True
 
-    def _hear(self, running: _Running, messages: list[Message], phase: Phase) -> None:
+    def _hear(self, running: _Running, messages: list[Message]) -> None:
         name = running.child.name
         if messages:
             running.life.heard(self.now())
@@ -295,32 +365,37 @@ class Supervisor:
             elif isinstance(message, Malformed) and running.ending.trouble is None:
                 running.ending.trouble = "malformed"
                 running.ending.words = f"its output is malformed: {message.why}"
-            if phase.hear is not None and not (self.ended and self._outlet.full):
-                phase.hear(name, message)
+            if running.phase.hear is not None and not (self.ended and self._outlet.full):
+                running.phase.hear(name, message)
 
-    def _attend(self, phase: Phase, outcomes: dict[str, Outcome]) -> None:
+    def _attend(self, outcomes: dict[str, Outcome]) -> None:
         """Look at each driver: is it done, or overdue, or what is the next step of stopping it."""
         for running in list(self._running.values()):
             now = self.now()
-            life, ending = running.life, running.ending
+            life, ending, limits = running.life, running.ending, running.phase.limits
             if not life.stopping and not (running.exited and running.closed):
                 if ending.trouble == "malformed":
-                    self._stop([running], None, phase.limits.grace)
+                    self._stop([running], None, limits.grace)
                 elif not running.exited and life.overdue(now, quiet=self._quiet(running)):
                     ending.trouble = "timeout"
-                    ending.words = self._about_silence(running, phase, now)
-                    self._stop([running], None, phase.limits.short_grace, SHORT_PATIENCE)
+                    ending.words = self._about_silence(running, now)
+                    self._stop([running], None, limits.short_grace, SHORT_PATIENCE)
             if life.stopping and not self._descend(running):
                 continue
             if (running.exited and running.closed) or ending.trouble == "unkillable":
-                self._finish(running, phase, outcomes)
+                outcome = self._finish(running)
+                if running.asked_for is None:
+                    outcomes[outcome.name] = outcome
+                else:
+                    self._told(running.asked_for, outcome)
 
     def _quiet(self, running: _Running) -> bool:
         return running.child.worker.quiet() and not self._inbox.holds_output
 
-    def _about_silence(self, running: _Running, phase: Phase, now: float) -> str:
-        if phase.limits.allowance is not None:
-            return f"gave no answer within {phase.limits.allowance:g} s and was stopped"
+    def _about_silence(self, running: _Running, now: float) -> str:
+        allowance = running.phase.limits.allowance
+        if allowance is not None:
+            return f"gave no answer within {allowance:g} s and was stopped"
         return f"was silent for {running.life.silent_for(now):.1f} s and was stopped"
 
     def _stop(
@@ -368,8 +443,8 @@ class Supervisor:
         running.gone = step in ("done", "give-up")
         return running.gone
 
-    def _finish(self, running: _Running, phase: Phase, outcomes: dict[str, Outcome]) -> None:
-        child, ending = running.child, running.ending
+    def _finish(self, running: _Running) -> Outcome:
+        child, ending, phase = running.child, running.ending, running.phase
         ending.seconds = self.now() - running.life.started_at
         facts = child.ending()
         if facts is not None:
@@ -380,8 +455,8 @@ class Supervisor:
         outcome = Outcome(child.name, running.reply, ending, adjusting=phase.adjusting)
         if outcome.ok and phase.examine is not None:
             phase.examine(outcome)
-        outcomes[child.name] = outcome
         self._note(f"{child.name}: ended after {ending.seconds:.3f} s: {outcome.status}: {outcome.message}")
+        return outcome
 
     def _abandon(self) -> None:
         for running in self._running.values():

@@ -150,7 +150,9 @@ class Tree:
         if self._owns_its_pid():
             pids |= {pid for pid, (_, _, session) in rows.items() if session == self._leader}
         if self._bystanders is not None:
-            pids |= {pid for pid, (process, _, _) in rows.items() if pid not in pids and self._bears_mark(process)}
+            pids |= {
+                pid for pid, (process, _, _) in rows.items() if pid not in pids and self._bears_mark(process)
+            }
         children: dict[int, list[int]] = {}
         for pid, (_, parent, _) in rows.items():
             children.setdefault(parent, []).append(pid)

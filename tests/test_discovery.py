@@ -98,7 +98,7 @@ def test_spec_2_a_regular_file_that_we_may_execute_is_a_driver(servo: ServoDirec
     assert discovered(servo) == ["driver"]
 
 
-@pytest.mark.parametrize("name", [".hidden", "driver~", "driver.sh", "a b;$HOME 'c' \"d\"", "-n", "README"])
+@pytest.mark.parametrize("name", [".hidden", "driver~", "driver.sh", "a b;$HOME 'c' \"d\"", "-n", "a\nb"])
 def test_spec_2_any_name_will_do_and_is_the_drivers_name(servo: ServoDirectory, name: str) -> None:
     servo.add(name, "plain", component="web")
     assert discovered(servo) == [name]

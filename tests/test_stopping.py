@@ -72,8 +72,9 @@ def test_a_signal_before_the_input_is_complete_ends_us(servo: ServoDirectory) ->
     # Only when it sleeps in its reading has it dealt with the signals.
     wait_until(lambda: _threads(process.pid) >= 3, 20, "the thread that reads stdin")
     process.terminate()
+    # Its stdin stays open until it has ended.
+    assert process.wait(20) == 128 + signal.SIGTERM
     stdout, _ = process.communicate(timeout=20)
-    assert process.returncode == 128 + signal.SIGTERM
     assert json.loads(stdout)["status"] == "terminated"
     assert servo.log() == []
 
@@ -95,7 +96,10 @@ def test_the_grace_ends_in_sigkill_of_the_whole_tree(servo: ServoDirectory) -> N
         operation = running.finish()
     assert operation.returncode == 128 + signal.SIGTERM
     assert operation.reply is not None
-    assert "did not end on SIGTERM and was killed by SIGKILL" in operation.reply["drivers"]["01stubborn"]["message"]
+    assert (
+        "did not end on SIGTERM and was killed by SIGKILL"
+        in operation.reply["drivers"]["01stubborn"]["message"]
+    )
     assert not any(alive(pid) for pid in pids.values())
 
 
@@ -142,7 +146,9 @@ def test_a_service_that_left_before_the_stop_is_spared(servo: ServoDirectory) ->
     servo.add_script(
         "01restarts",
         adjusting("""\
-        sh -c 'setsid sleep 600 & echo "service $! 01restarts" >>driver.pids'
+        # Once this shell has ended it is not the driver's child any more either.
+        sh -c 'setsid sh -c "echo service \\$\\$ 01restarts >>driver.pids; exec sleep 600" &'
+        until grep -q service driver.pids; do sleep 0.01; done
         echo '{"progress":50,"message":"restarted"}'
         sleep 600
         """),

@@ -273,6 +273,32 @@ def test_spec_5_version_is_a_line_of_text(servo: ServoDirectory) -> None:
     assert servo.run("--info").reply["version"] == "aggregator 2.0.0 (v1, 2.1 beta, 0.3)"
 
 
+def test_spec_5_version_is_one_line_of_ascii_whatever_the_drivers_say(servo: ServoDirectory) -> None:
+    for name, said in (
+        ("01", r'{"version":"1.0\n(caf\u00e9)"}'),
+        ("02", r'{"status":"failed","message":"caf\u00e9"}'),
+    ):
+        servo.add_script(name, f"#!/bin/sh\nprintf '%s\\n' '{said}'\n")
+    completed = servo.run("--version")
+    assert completed.returncode == 1
+    assert completed.stdout.decode("ascii").count("\n") == 1
+    assert completed.stdout.endswith(b", unknown)\n")
+    assert "02: failed: caf" in completed.stderr.decode("ascii")
+
+
+def test_spec_5_stderr_is_ascii_with_v_too(servo: ServoDirectory) -> None:
+    warning = '{"status":"failed","message":"fa\u00e7ade"}'
+    servo.add("caf\u00e9", "malformed", line=warning, when="query adjust")
+    servo.add("na\u00efve", "noisy", bytes=12_000)
+    agent = Agent(servo.path, ["./adjust", "-v"], env=servo.env)
+    operation = agent.adjust("\u00fcber", servo.request("caf\u00e9.cpu", "na\u00efve.cpu"))
+    assert operation.ok, operation.told()
+    # As the agent would decode it, in pieces.
+    assert "ade" in operation.stderr_text
+
+
+NO_VERSION = "#!/bin/sh\necho '{}'\n"
+
 INFO_FAILURES: dict[str, tuple[Callable[[ServoDirectory], object], str]] = {
     "exit 3": (add("exit3", when="info"), "exited with status 3"),
     "a crash": (add("crash", when="info"), "killed by SIGSEGV"),
@@ -280,6 +306,7 @@ INFO_FAILURES: dict[str, tuple[Callable[[ServoDirectory], object], str]] = {
     "old style": (add("oldstyle", when="info"), "i-0abc does not exist"),
     "no reply": (lambda servo: servo.add_script("other", "#!/bin/sh\n"), "gave no reply"),
     "no start": (lambda servo: servo.add_script("other", "#!/no/such/python\n"), "/no/such/python"),
+    "no version": (lambda servo: servo.add_script("other", NO_VERSION), "version"),
 }
 
 
@@ -588,6 +615,15 @@ def test_spec_5_stdout_that_cannot_take_our_bytes_means_exit_1(
     assert status == 1
     assert b"Traceback" not in stderr
     assert b"Exception" not in stderr
+
+
+def test_spec_5_stdout_and_stdin_may_be_files(driver: ServoDirectory) -> None:
+    (driver.path / "settings.json").write_bytes(INPUT)
+    status, _, stderr = run_redirected(driver, "<settings.json >answer", "app")
+    assert (status, stderr) == (0, b"")
+    *_, final = (driver.path / "answer").read_text(encoding="ascii").splitlines()
+    assert json.loads(final)["status"] == "ok"
+    assert run_redirected(driver, "</dev/null >/dev/null", "--query", "app") == (0, b"", b"")
 
 
 def test_spec_5_stdout_that_cannot_take_our_bytes_stops_the_drivers(servo: ServoDirectory) -> None:
