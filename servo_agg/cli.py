@@ -29,7 +29,7 @@ from servo_agg.inbox import Inbox  # noqa: E402 - as above
 from servo_agg.ledger import Ledger  # noqa: E402 - as above
 from servo_agg.operations import INPUT_LIMIT, Answer, Run  # noqa: E402 - as above
 from servo_agg.outlet import Outlet  # noqa: E402 - as above
-from servo_agg.protocol import encode  # noqa: E402 - as above
+from servo_agg.protocol import clip, encode  # noqa: E402 - as above
 from servo_agg.supervisor import AGENT_GONE, Ended, Given, Supervisor, Woken  # noqa: E402 - as above
 
 TYPE_CHECKING = False
@@ -127,7 +127,7 @@ class Coordinator:
         except Fault as fault:
             if self._supervisor.cause is not None:
                 return operations.ended(self._supervisor.cause)
-            return Answer({"status": fault.status, "reason": fault.reason, "message": str(fault)}, 1)
+            return Answer({"status": fault.status, "reason": fault.reason, "message": clip(str(fault))}, 1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
             return Answer({"status": "failed", "reason": "internal", "message": self._confess(error)}, 1)
 

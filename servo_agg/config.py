@@ -78,7 +78,7 @@ class Config:
         self.grace: float = section.get("grace", 3)
         self.cancel_grace: float = section.get("cancel_grace", 300)
         self.serial = _matching(self.drivers, section.get("serial", []))
-        if not environment.get(TIMEOUT):
+        if not environment.get(TIMEOUT, "").strip():
             limit = section.get("io_timeout")
         self.limit, self.short_grace = extent(limit or None)
         self.stderr = environment.get("OPTUNE_VERBOSE_STDERR") or "all"

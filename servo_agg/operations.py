@@ -15,7 +15,7 @@ from servo_agg.config import INSTALL, Config
 from servo_agg.description import check_shape, describe, merge, route
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
-from servo_agg.protocol import Malformed, Progress, as_text, encode, parse
+from servo_agg.protocol import Malformed, Progress, as_text, clip, encode, parse
 from servo_agg.supervisor import AGENT_GONE, CANCEL, Job, Phase
 
 TYPE_CHECKING = False
@@ -157,7 +157,7 @@ def info(run: Run, application: str | None) -> Answer:
             "has_cancel": outcome.ok and outcome.reply.get("has_cancel") is True,
         }
         if not outcome.ok:
-            entry["message"] = outcome.message
+            entry["message"] = clip(outcome.message)
         elif "drivers" in outcome.reply:
             entry["drivers"] = outcome.reply["drivers"]
         table[outcome.name] = entry
