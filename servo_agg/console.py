@@ -44,13 +44,13 @@ class Console:
         if self._verbose:
             self.say(text)
 
-    def show(self, name: str, block: bytes) -> None:
-        """Show what a driver wrote to its stderr. Called from its worker; never waits."""
-        *lines, rest = (self._partial.get(name, b"") + block).split(b"\n")
-        if len(rest) > _LINE:
+    def show(self, name: str, block: bytes | None) -> None:
+        """Show what a driver wrote to its stderr, None being its end. Called from its worker; never waits."""
+        *lines, rest = (self._partial.pop(name, b"") + (block or b"")).split(b"\n")
+        if rest and (block is None or len(rest) > _LINE):
             lines.append(rest)
-            rest = b""
-        self._partial[name] = rest
+        elif rest:
+            self._partial[name] = rest
         for line in lines:
             if not self._outlet.full:
                 self.say(f"{name}: {line.decode('utf-8', 'replace')}")

@@ -121,17 +121,19 @@ def ended(cause: str, more: Object | None = None) -> Answer:
 def _ask_info(run: Run, application: str | None) -> list[Outcome]:
     arguments = ["--info"] if application is None else ["--info", application]
     return run.supervisor.drive(
-        [Job(name, arguments) for name in run.config.drivers], run.together(run.started)
+        [Job(name, arguments) for name in run.config.drivers],
+        run.together(run.started, examine=_examine_info),
     )
 
 
 def _version_text(outcomes: Sequence[Outcome]) -> str:
-    return f"aggregator {VERSION} ({', '.join(_version_of(outcome) for outcome in outcomes)})"
+    return f"aggregator {VERSION} ({', '.join(_version_of(outcome) or 'unknown' for outcome in outcomes)})"
 
 
 def _version_of(outcome: Outcome) -> str:
+    """Give the version that a driver told, on one line; empty when it told none."""
     said = as_text(outcome.reply.get("version")) if outcome.ok else ""
-    return " ".join(said.split()) or "unknown"
+    return " ".join(said.split())
 
 
 def version(run: Run) -> Answer:
@@ -145,6 +147,11 @@ def version(run: Run) -> Answer:
     return Answer(_version_text(outcomes), 1 if failures else 0)
 
 
+def _examine_info(outcome: Outcome) -> None:
+    if not _version_of(outcome):
+        outcome.fail("malformed", "its answer to --info has no version")
+
+
 def info(run: Run, application: str | None) -> Answer:
     """Answer `--info`: exit status 0 even when a driver does not tell (SPEC 5)."""
     outcomes = _ask_info(run, application)
@@ -153,7 +160,7 @@ def info(run: Run, application: str | None) -> Answer:
     table: Object = {}
     for outcome in outcomes:
         entry: Object = {
-            "version": _version_of(outcome),
+            "version": _version_of(outcome) or "unknown",
             "has_cancel": outcome.ok and outcome.reply.get("has_cancel") is True,
         }
         if not outcome.ok:

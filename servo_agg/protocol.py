@@ -160,6 +160,11 @@ def decode(line: bytes) -> Message:
     return Reply(content)
 
 
+def _is_blank(line: bytes) -> bool:
+    # White space beyond the limit is too long a line in whatever blocks it comes.
+    return not line or (len(line) <= LINE_LIMIT and line.isspace())
+
+
 def encode(content: dict[str, Any]) -> bytes:
     """Turn an object into one ASCII line, newline included (SPEC 5)."""
     return _encoder.encode(content).encode("ascii") + b"\n"
@@ -203,7 +208,7 @@ class Decoder:
         while not self._over and self._first is None and (end := block.find(b"\n", start)) >= 0:
             line = self._take(block[start:end])
             start = end + 1
-            if not line or line.isspace():
+            if _is_blank(line):
                 continue
             message = decode(line)
             if self._document and isinstance(message, Malformed):
@@ -226,7 +231,7 @@ class Decoder:
         `cut`: it was we who stopped reading; a torn last line is then nobody's fault.
         """
         rest = self._take()
-        if self._over or not rest or rest.isspace():
+        if self._over or _is_blank(rest):
             return []
         self._over = True
         message = decode(rest)

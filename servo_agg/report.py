@@ -59,8 +59,6 @@ class Outcome:
         self.ending = ending
         said = self.reply.get("status", None if adjusting else "ok")
         self.ok = ending.trouble is None and ending.code == 0 and reply is not None and said == "ok"
-        if ending.stopped is not None:
-            self.ok = False
         if self.ok:
             self.status = "ok"
             self.reason = as_text(self.reply.get("reason")) or "success"
@@ -91,8 +89,6 @@ class Outcome:
         # The reason of a reply that says "ok" explains a success that did not happen.
         if isinstance(own, str) and own and (failure or "status" not in (reply or {})):
             return own
-        if ending.stopped is not None:
-            return "stopped"
         if ending.signal is not None:
             return "signal"
         if ending.code != 0:

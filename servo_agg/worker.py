@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from servo_agg.inbox import Inbox
 
-    Show = Optional[Callable[[str, bytes], None]]
+    Show = Optional[Callable[[str, Optional[bytes]], None]]
 
 AFTERMATH = 0.25
 """Seconds after its exit in which what a driver, or a child of it, writes still counts (SPEC 4)."""
@@ -104,7 +104,7 @@ class Worker:
         """Take over non-blocking descriptors: stdout, stderr, one that is readable after the exit, stdin.
 
         `given` is written to stdin, where there is one. `show(name, block)` is called with what the
-        driver writes to stderr.
+        driver writes to stderr, and with None at its end.
         """
         self.stderr = Kept()
         self._name = name
@@ -205,6 +205,8 @@ class Worker:
         if block == b"" or self._late:
             self._unwatch(self._err)
             os.close(self._err)
+            if self._show is not None:
+                self._show(self._name, None)
 
     def _give_input(self) -> None:
         if self._in is None:

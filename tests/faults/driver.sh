@@ -1,0 +1,127 @@
+#!/bin/sh
+# A driver that misbehaves as a test wants. In the servo directory, for phase PHASE (info, query, adjust) of NAME:
+#   faults/NAME.PHASE.shape    what it is, a word of the `case` below; without that file it is good
+#   faults/NAME.PHASE.gate     a FIFO: when all its processes are there, it waits until a line comes through it
+#   faults/NAME.PHASE.patient  it notes SIGTERM in faults/NAME.PHASE.grace and goes on
+#   faults/flood, faults/bulk  an adjust says 2 MB of progress, or has 300 kB in its reply
+# It leaves in faults/NAME.PHASE.asked that it was started, in .leader its pid, in .service the pid of what it
+# means to leave, in .reached that it waits.
+
+name=${0##*/}
+case ${1-} in
+--info) phase=info ;;
+--query) phase=query ;;
+*) phase=adjust ;;
+esac
+at=faults/$name.$phase
+: >"$at.asked"
+if [ "$phase" = adjust ]; then cat >/dev/null; fi
+shape=
+if [ -r "$at.shape" ]; then read -r shape <"$at.shape"; fi
+
+answer() {
+    case $phase in
+    info) echo '{"version":"1.0","has_cancel":false}' ;;
+    query) echo "{\"application\":{\"components\":{\"$name\":{\"settings\":{\"cpu\":{\"value\":2}}}}}}" ;;
+    *)
+        echo '{"progress":50,"message":"half way"}'
+        if [ -e faults/flood ]; then yes "{\"progress\":50,\"message\":\"$(printf '%500s' '')\"}" | head -n 4000; fi
+        state=
+        if [ -e faults/bulk ]; then state=$(head -c 300000 /dev/zero | tr '\0' x); fi
+        echo "{\"status\":\"ok\",\"reason\":\"success\",\"state\":\"$state\"}"
+        ;;
+    esac
+}
+
+up() { # waits until a descendant has made the file
+    until [ -s "$1" ]; do sleep 0.01; done
+}
+
+hold() {
+    if [ -e "$at.patient" ]; then trap ': >"$at.grace"' TERM; fi
+    echo $$ >"$at.leader"
+    echo >"$at.reached"
+    if [ "$shape" = stopped ]; then kill -STOP $$; fi
+    if [ ! -p "$at.gate" ]; then return; fi
+    # A shell that waits for a child is interrupted by signals, one that reads is not everywhere.
+    head -n 1 "$at.gate" >/dev/null &
+    while kill -0 $! 2>/dev/null; do wait $!; done
+}
+
+tree() { # three descendants
+    sh -c 'sleep 600 & sleep 600 & echo >"$0.up"; wait' "$at" &
+    up "$at.up"
+}
+
+end_group() { # a good driver leaves nothing
+    trap '' TERM
+    kill -TERM 0
+    wait
+}
+
+nest() { # DEPTH
+    if [ "$1" -gt 1 ]; then nest $(($1 - 1)) & else echo >"$at.up"; sleep 600 & fi
+    wait
+}
+
+hop() { # goes on as another process, again and again
+    sleep 0.01
+    hop &
+}
+
+flat() { # COUNT
+    count=$1
+    while [ "$count" -gt 0 ]; do
+        sleep 600 &
+        count=$((count - 1))
+    done
+}
+
+deaf_to_signals() { trap '' TERM INT HUP; }
+
+case $shape in
+'') ;;
+exit3) answer; exit 3 ;;
+malformed) echo 'Warning: the context was not set' ;;
+noisy) yes 'warning: debug' | head -c 300000 >&2 ;;
+brief) tree; sleep 0.25; end_group ;;
+silent) tree; hold; wait ;;
+tree | stopped) tree; hold; end_group ;;
+stubborn) deaf_to_signals; tree; hold; sleep 600 ;;
+forking)
+    deaf_to_signals
+    hop &
+    (while :; do setsid sleep 600 & sleep 0.02; done) &
+    hold
+    sleep 600
+    ;;
+wide) deaf_to_signals; flat 200; hold; sleep 600 ;;
+deep) deaf_to_signals; nest 200 & up "$at.up"; hold; sleep 600 ;;
+session)
+    setsid sh -c 'setsid sleep 600 & echo >"$0.up"; wait' "$at" &
+    up "$at.up"
+    hold
+    sleep 600
+    ;;
+orphan) sh -c 'trap "" TERM; sleep 600 &'; hold; sleep 600 ;;
+holder)
+    sleep 600 &
+    echo $! >"$at.service"
+    hold
+    ;;
+closer)
+    answer
+    exec >&-
+    hold
+    exit
+    ;;
+group) echo $$ >"$at.leader"; flat 3; kill -KILL 0 ;;
+parent-KILL | parent-TERM) tree; hold; kill -"${shape#*-}" $PPID; sleep 600 ;;
+daemon)
+    sh -c 'setsid sh -c "echo \$\$ >\"\$0.service\"; exec sleep 600" "$0" &' "$at"
+    up "$at.service"
+    hold
+    ;;
+*) echo "no such shape: $shape" >&2; exit 2 ;;
+esac
+answer
