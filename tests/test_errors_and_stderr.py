@@ -414,7 +414,8 @@ LONG = {"ASCII": "x", "two bytes": "\u00e9", "four bytes": "\U0001f600"}
 
 @pytest.mark.parametrize("character", LONG.values(), ids=LONG.keys())
 def test_spec_13_a_message_is_at_most_256_kib(servo: ServoDirectory, character: str) -> None:
-    reply = json.dumps({"status": "failed", "message": "begins " + character * 300_000}, ensure_ascii=False)
+    text = character * (400_000 // len(character.encode()))
+    reply = json.dumps({"status": "failed", "message": "begins " + text}, ensure_ascii=False)
     (servo.path / "reply").write_text(reply, encoding="utf-8")
     servo.add_script(
         "driver", "#!/bin/sh\n. ./behave.sh\nmisbehave_on adjust\ncat >/dev/null; cat reply; exit 1\n"
