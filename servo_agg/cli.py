@@ -24,13 +24,14 @@ from servo_agg import STARTED, operations  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
 from servo_agg.console import USAGE, Console, shortened  # noqa: E402 - as above
 from servo_agg.errors import Fault, WrongUsage  # noqa: E402 - as above
+from servo_agg.events import AGENT_GONE, Ended, Given, Woken  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
 from servo_agg.inbox import Inbox  # noqa: E402 - as above
 from servo_agg.ledger import Ledger  # noqa: E402 - as above
 from servo_agg.operations import INPUT_LIMIT, Answer, Run  # noqa: E402 - as above
 from servo_agg.outlet import Outlet  # noqa: E402 - as above
 from servo_agg.protocol import clip, encode  # noqa: E402 - as above
-from servo_agg.supervisor import AGENT_GONE, Ended, Given, Supervisor, Woken  # noqa: E402 - as above
+from servo_agg.supervisor import Supervisor  # noqa: E402 - as above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,6 +30,9 @@ GLANCE = 0.01
 ASKING = 5.0
 """Seconds that a driver has to tell, on a cancel, whether it can be cancelled (SPEC 10)."""
 
+RESPITE = 2.0
+"""Seconds that the other drivers of a query have once one has failed (SPEC 6)."""
+
 LATE_READING = 0.2
 """Seconds past a moment by which a driver must be done, in which what it wrote before is still read."""
 

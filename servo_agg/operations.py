@@ -14,9 +14,10 @@ from servo_agg import VERSION, report
 from servo_agg.config import INSTALL, Config
 from servo_agg.description import check_shape, describe, merge, route
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
+from servo_agg.events import AGENT_GONE, CANCEL
 from servo_agg.lifecycle import Limits
 from servo_agg.protocol import Malformed, Progress, as_text, clip, encode, parse
-from servo_agg.supervisor import AGENT_GONE, CANCEL, Job, Phase
+from servo_agg.running import Job, Phase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,6 +15,8 @@ import os
 import select
 import time
 
+from servo_agg.events import Closed, Exited, Output
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Optional
@@ -32,35 +34,6 @@ _PIPE_AT_MOST = 1 << 20
 
 _HEAD = 16 << 10
 _TAIL = 48 << 10
-
-
-class Output:
-    """Event: a block of a driver's stdout."""
-
-    __slots__ = ("block", "pid")
-
-    def __init__(self, pid: int, block: bytes) -> None:
-        self.pid = pid
-        self.block = block
-
-
-class Closed:
-    """Event: a driver's stdout is at its end; `cut`: because we stopped reading it."""
-
-    __slots__ = ("cut", "pid")
-
-    def __init__(self, pid: int, *, cut: bool) -> None:
-        self.pid = pid
-        self.cut = cut
-
-
-class Exited:
-    """Event: a driver has exited; it has not been reaped."""
-
-    __slots__ = ("pid",)
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
 
 
 class Kept:

@@ -15,7 +15,6 @@ case ${1-} in
 esac
 at=faults/$name.$phase
 : >"$at.asked"
-if [ "$phase" = adjust ]; then cat >/dev/null; fi
 shape=
 if [ -r "$at.shape" ]; then read -r shape <"$at.shape"; fi
 
@@ -24,6 +23,7 @@ answer() {
     info) echo '{"version":"1.0","has_cancel":false}' ;;
     query) echo "{\"application\":{\"components\":{\"$name\":{\"settings\":{\"cpu\":{\"value\":2}}}}}}" ;;
     *)
+        cat >/dev/null
         echo '{"progress":50,"message":"half way"}'
         if [ -e faults/flood ]; then yes "{\"progress\":50,\"message\":\"$(printf '%500s' '')\"}" | head -n 4000; fi
         state=
@@ -38,7 +38,7 @@ up() { # waits until a descendant has made the file
 }
 
 hold() {
-    if [ -e "$at.patient" ]; then trap ': >"$at.grace"' TERM; fi
+    if [ -e "$at.patient" ]; then trap 'echo >"$at.grace"' TERM; fi
     echo $$ >"$at.leader"
     echo >"$at.reached"
     if [ "$shape" = stopped ]; then kill -STOP $$; fi

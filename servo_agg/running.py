@@ -1,0 +1,218 @@
+"""A driver that runs: what is known of it so far, and how it is stopped and finished.
+
+Rules (SPEC 4, 9, 10):
+- It is done when it has exited and its output is at its end; one that is being stopped, when its
+  tree is gone besides. Only then it is reaped.
+- A timeout is concluded, never delivered: the moment has passed, and nothing that the driver wrote
+  is unread.
+- Its tree is read before the first signal: what loses its parent by it is still known then.
+"""
+
+from __future__ import annotations
+
+from servo_agg.events import CANCEL, Closed, Exited, Output
+from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
+from servo_agg.protocol import Decoder, Malformed, Reply
+from servo_agg.report import Ending, Outcome
+from servo_agg.tree import Table, Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+    from typing import Any, Union
+
+    from servo_agg.lifecycle import Limits
+    from servo_agg.process import Child
+    from servo_agg.protocol import Message
+
+    OfDriver = Union[Output, Closed, Exited]
+
+
+class Job:
+    """A driver to be run: its name, its arguments, and what it is given on stdin (None: nothing)."""
+
+    __slots__ = ("arguments", "given", "name")
+
+    def __init__(self, name: str, arguments: Sequence[str], given: bytes | None = None) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.given = given
+
+
+class Phase:
+    """How the drivers of one call of `drive` are run and judged.
+
+    limits       deadlines and graces
+    adjusting    they are adjusted: no whole documents, malformed output stops at once, status needed
+    together     how many may run at once
+    apart        names of those of which only one at a time may run
+    all_or_none  once one has failed, no other is begun, and those that run have RESPITE
+    hear         is told of each message of a driver: `hear(name, message)`
+    examine      looks into a successful outcome and may make it a failure
+    """
+
+    __slots__ = ("adjusting", "all_or_none", "apart", "examine", "hear", "limits", "together")
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        adjusting: bool = False,
+        together: int = 1,
+        apart: Collection[str] = (),
+        all_or_none: bool = False,
+        hear: Callable[[str, Message], None] | None = None,
+        examine: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self.limits = limits
+        self.adjusting = adjusting
+        self.together = together
+        self.apart = apart
+        self.all_or_none = all_or_none
+        self.hear = hear
+        self.examine = examine
+
+
+class Running:
+    """One driver, from its start until it is reaped. `now` is always the supervisor's time.
+
+    asks_for  the driver being adjusted for which this one only asks whether it can be cancelled
+    """
+
+    def __init__(self, job: Job, child: Child, phase: Phase, now: float) -> None:
+        self.job = job
+        self.child = child
+        self.phase = phase
+        self.life = Life(now, phase.limits)
+        self.ending = Ending()
+        self.exited = False
+        self.told_of_cancel = False
+        self.asks_for: Running | None = None
+        self._decoder = Decoder(document=not phase.adjusting)
+        self._reply: dict[str, Any] | None = None
+        self._tree: Tree | None = None
+        self._closed = False
+        self._gone = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can come of it, or it was given up."""
+        if self.ending.trouble == "unkillable":
+            return True
+        return self.exited and self._closed and (self._gone or not self.life.stopping)
+
+    def learn(self, event: OfDriver, now: float) -> list[Message]:
+        """Take in what happened to it; give the messages that this brought."""
+        messages: list[Message] = []
+        if isinstance(event, Exited):
+            self.exited = True
+        elif isinstance(event, Closed):
+            self._closed = True
+            messages = self._decoder.end(cut=event.cut)
+        else:
+            messages = self._decoder.feed(event.block)
+        if messages:
+            self.life.heard(now)
+        for message in messages:
+            if isinstance(message, Reply):
+                self._reply = message.content
+            elif isinstance(message, Malformed):
+                self._blame("malformed", f"its output is malformed: {message.why}")
+        return messages
+
+    def judge(self, now: float, *, all_heard: bool) -> bool:
+        """Tell whether it must be stopped for a failure of its own, and how: see `stop_all`.
+
+        `all_heard`: no output of any driver is waiting to be taken in.
+        """
+        if self.life.stopping or (self.exited and self._closed):
+            return False
+        if self.ending.trouble == "malformed":
+            return True
+        if self.exited or not self.life.overdue(now, quiet=all_heard and self.child.worker.quiet()):
+            return False
+        allowance = self.phase.limits.allowance
+        words = f"was silent for {self.life.silent_for(now):.1f} s and was stopped"
+        if allowance is not None:
+            words = f"gave no answer within {allowance:g} s and was stopped"
+        self._blame("timeout", words)
+        return True
+
+    def _blame(self, reason: str, words: str) -> None:
+        self.ending.trouble = reason
+        self.ending.words = words
+
+    def cancel(self, now: float) -> None:
+        """Tell it, it alone, that it is cancelled; from now on its time is bounded (SPEC 10)."""
+        self.child.signal(CANCEL)
+        self.life.leave_by(now + self.phase.limits.cancel_grace)
+
+    def descend(self, now: float) -> None:
+        """Take the next step of stopping it (SPEC 10)."""
+        tree = self._tree
+        if tree is None or self._gone:
+            return
+        left: list[str] = []
+        if self.exited:
+            left = tree.living()
+            if not left:
+                tree.look()
+                left = tree.living()
+        step = self.life.step(now, leader_gone=self.exited, any_left=bool(left))
+        if step == "ask-rest":
+            tree.ask_rest()
+        elif step == "kill":
+            tree.kill()
+        elif step == "give-up":
+            names = left if self.exited else [self.job.name, *left]
+            self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
+        self._gone = step == "done"
+
+    def next_look(self, now: float) -> float | None:
+        """Give the moment at which it is to be looked at again, if nothing happens before."""
+        return None if self._gone else self.life.next_look(now, leader_gone=self.exited)
+
+    def finish(self, now: float, shorten: Callable[[str], str]) -> Outcome:
+        """Reap it, if it has exited, and judge it. `shorten` makes of its stderr what is shown."""
+        self.ending.seconds = now - self.life.started_at
+        facts = self.child.ending()
+        if facts is not None:
+            self.ending.code, self.ending.signal = facts
+            self.child.reap()
+        self.ending.stderr = shorten(self.child.worker.stderr.text())
+        outcome = Outcome(self.job.name, self._reply, self.ending, adjusting=self.phase.adjusting)
+        if outcome.ok and self.phase.examine is not None:
+            self.phase.examine(outcome)
+        return outcome
+
+    def abandon(self) -> None:
+        """Kill it and all that belongs to it, without a word and without waiting."""
+        tree = self._tree or Tree(self.child.pid, self.child.mark)
+        while tree.look():
+            pass
+        tree.kill()
+
+    def _begin_stop(self, cause: str | None) -> Tree:
+        self.ending.stopped = cause
+        self._tree = Tree(self.child.pid, self.child.mark)
+        return self._tree
+
+
+def stop_all(these: Iterable[Running], cause: str | None, now: float) -> None:
+    """Begin to stop those of them that are not being stopped yet (SPEC 10).
+
+    `cause` is why we stop them, None for a failure of their own; the graces are those of their phase.
+    """
+    fresh = [running for running in these if not running.life.stopping]
+    trees = [running._begin_stop(cause) for running in fresh]  # noqa: SLF001 - its own kind
+    looking = trees
+    while looking:
+        table = Table()
+        looking = [tree for tree in looking if tree.look(table)]
+    for running, tree in zip(fresh, trees):
+        tree.ask_leader()
+        limits = running.phase.limits
+        if running.ending.trouble == "timeout":
+            running.life.stop(now, limits.short_grace, SHORT_PATIENCE)
+        else:
+            running.life.stop(now, limits.grace, PATIENCE)

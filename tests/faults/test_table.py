@@ -1,0 +1,73 @@
+"""SPEC 10: whatever happens, and whenever: nothing is left behind, and one answer is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.stage import PATIENCE, Ended, Stage
+from tests.faults.table import FINAL, GRACE, QUICK, Cell, cells
+from tests.processes import wait_until
+
+GUARDED = 4.0
+"""Seconds after which nothing is left when we were killed. Promised are 1 and the grace; the rest is load."""
+
+INIT = 10.0
+"""Seconds after which an init has no zombie of ours left."""
+
+PROMPT = 3.0
+"""Seconds besides the grace in which we exit. Promised is less; the rest is load."""
+
+
+def _prepared(stage: Stage, cell: Cell) -> None:
+    stage.grace(cell.grace)
+    stage.env["OPTUNE_IO_TIMEOUT"] = cell.fault.io_timeout
+    for name, phase in cell.moment.gates:
+        stage.shape(name, phase, cell.shape, gate=not cell.deed, patient=cell.moment is GRACE)
+    if cell.moment.halt:
+        stage.halt(cell.moment.halt)
+    if cell.moment.name == "lock":
+        stage.lock()
+
+
+def _played(stage: Stage, cell: Cell) -> Ended:
+    stage.begin()
+    if not cell.deed:
+        cell.moment.reach(stage)
+        stage.look()
+        cell.fault.strike(stage, cell.moment)
+    return stage.end()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=cell.name, marks=() if cell.name in QUICK else pytest.mark.full)
+        for cell in cells()
+    ],
+)
+@pytest.mark.usefixtures("repetition")
+def test_fault(stage: Stage, cell: Cell) -> None:
+    _prepared(stage, cell)
+    ended = _played(stage, cell)
+
+    killed = cell.verdict.code < 0
+    services = stage.services()
+    assert bool(services) == (cell.shape in {"holder", "daemon"})
+    spared = services if cell.shape == "daemon" or ended.code == 0 else set()
+    left = lambda: {pid: line for pid, line in stage.survivors().items() if pid not in spared}  # noqa: E731
+    if killed or ended.code == 0:
+        # A good driver has told its processes to end, and does not wait for the last breath of each.
+        wait_until(lambda: not left(), cell.grace + GUARDED if killed else PATIENCE, f"end of {left()}")
+    assert left() == {}
+    assert spared <= set(stage.survivors())
+    if killed:
+        wait_until(lambda: not stage.zombies(stage.family), INIT, "reaping by an init")
+    assert stage.zombies(stage.ours) == []
+
+    assert ended.code == cell.verdict.code
+    if cell.verdict.said is None:
+        assert len(ended.finals) <= 1
+    else:
+        assert ended.said == cell.verdict.said, ended.finals
+    if cell.moment is not GRACE and cell.moment is not FINAL and not cell.deed:
+        assert ended.seconds < cell.grace + PROMPT + (1 if cell.fault.io_timeout else 0)
