@@ -21,67 +21,26 @@ import sys  # noqa: E402 - as above
 import threading  # noqa: E402 - as above
 
 from servo_agg import STARTED, operations  # noqa: E402 - as above
+from servo_agg.adjusting import INPUT_LIMIT, adjust  # noqa: E402 - as above
+from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
-from servo_agg.console import USAGE, Console, shortened  # noqa: E402 - as above
+from servo_agg.console import Console, shortened  # noqa: E402 - as above
 from servo_agg.errors import Fault, WrongUsage  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended, Given, Woken  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
 from servo_agg.inbox import Inbox  # noqa: E402 - as above
 from servo_agg.ledger import Ledger  # noqa: E402 - as above
-from servo_agg.operations import INPUT_LIMIT, Answer, Run  # noqa: E402 - as above
+from servo_agg.operations import Answer, Run  # noqa: E402 - as above
 from servo_agg.outlet import Outlet  # noqa: E402 - as above
 from servo_agg.protocol import clip, encode  # noqa: E402 - as above
 from servo_agg.supervisor import Supervisor  # noqa: E402 - as above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import NoReturn
 
-_OPERATIONS = {"--info": "info", "--query": "query", "--describe": "query", "--version": "version"}
 _FINISHED = 0
 """What the coordinator writes where the interpreter writes the numbers of signals."""
-
-
-class Call:
-    """What the command line asks for."""
-
-    __slots__ = ("application", "operation", "verbose")
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        """Read the arguments; `operation` is `info`, `query`, `version`, `adjust` or `help`.
-
-        Raises WrongUsage.
-        """
-        self.verbose = False
-        operations: list[str] = []
-        plain: list[str] = []
-        rest = list(arguments)
-        while rest:
-            word = rest.pop(0)
-            if word == "--":
-                plain += rest
-                break
-            if word in ("-h", "--help"):
-                operations = ["help"]
-                break
-            if word in ("-v", "--verbose"):
-                self.verbose = True
-            elif word in _OPERATIONS:
-                operations.append(_OPERATIONS[word])
-            elif word.startswith("-") and word != "-" and not (operations and not plain):
-                raise WrongUsage(f"unknown option {word}")
-            else:
-                # Right after --query or --info even an APP that begins with a dash is one.
-                plain.append(word)
-        if len(set(operations)) > 1:
-            raise WrongUsage("one of --info, --query, --describe and --version only")
-        self.operation = operations[0] if operations else "adjust"
-        if len(plain) > 1:
-            raise WrongUsage(f"one APP only, but {len(plain)} are given: {' '.join(plain)}")
-        self.application = plain[0] if plain else None
-        if self.application is None and self.operation in ("query", "adjust"):
-            raise WrongUsage("APP is missing: the name of the application, which is passed on to the drivers")
 
 
 class Coordinator:
@@ -116,8 +75,8 @@ class Coordinator:
             answer = self._answer()
             self._out.put(answer.text)
             self.status = answer.status
-            if not self._supervisor.flush() and self.status == 0:
-                self.status = 1
+            if not self._supervisor.flush():
+                self.status = operations.exit_status(self._supervisor.ended)
             self._err.drain(0.25)
         finally:
             os.write(self._finished, bytes([_FINISHED]))
@@ -166,7 +125,7 @@ class Coordinator:
         application = call.application or ""
         if given is None:
             return operations.query(run, application)
-        return operations.adjust(run, application, given.text)
+        return adjust(run, application, given.text)
 
     def _read_stdin(self) -> None:
         blocks: list[bytes] = []

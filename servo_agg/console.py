@@ -1,4 +1,4 @@
-"""What people look at: lines on stderr for those who asked, usage, and a failed driver's stderr.
+"""What people look at: lines on stderr for those who asked, and a failed driver's stderr.
 
 Rules (SPEC 4, 5, 13):
 - stderr is ASCII, since the agent decodes it strictly.
@@ -11,18 +11,6 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from servo_agg.outlet import Outlet
-
-USAGE = """\
-usage: adjust --info [APP]       what the drivers are
-       adjust --query APP        their settings, as one application (also: --describe)
-       adjust APP < settings     adjust: {"application": {...}} on stdin, progress and result on stdout
-       adjust --version
-
-Runs every driver in ./adjust.d and answers as one. APP is passed on to the drivers.
-
-  -v, --verbose   say on stderr what happens: starts, exits, warnings, the drivers' stderr
-  -h, --help      this text
-"""
 
 _LINE = 4096
 

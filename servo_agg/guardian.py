@@ -18,7 +18,8 @@ import signal
 import time
 
 from servo_agg.lifecycle import Life, Limits
-from servo_agg.tree import Table, Tree, bearing, kill_all
+from servo_agg.processes import bearing, kill_all
+from servo_agg.tree import Tree, take_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,10 +114,7 @@ def _stop_all(starts: list[Start]) -> None:
     trees = [
         (Tree(start.pid, start.mark, start.born), start.grace) for start in starts if start.pid is not None
     ]
-    looking = [tree for tree, _ in trees]
-    while looking:
-        table = Table()
-        looking = [tree for tree in looking if tree.look(table)]
+    take_in(tree for tree, _ in trees)
     for tree, _ in trees:
         tree.ask_leader()
     stops = [_Stop(tree, grace) for tree, grace in trees]

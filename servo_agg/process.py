@@ -15,7 +15,7 @@ import signal
 import threading
 
 from servo_agg.errors import CannotStart
-from servo_agg.tree import MARK, born
+from servo_agg.processes import MARK, born
 from servo_agg.worker import Worker
 
 TYPE_CHECKING = False

@@ -14,7 +14,7 @@ from servo_agg.events import CANCEL, Closed, Exited, Output
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
 from servo_agg.protocol import Decoder, Malformed, Reply
 from servo_agg.report import Ending, Outcome
-from servo_agg.tree import Table, Tree
+from servo_agg.tree import Tree, take_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,19 +152,16 @@ class Running:
         tree = self._tree
         if tree is None or self._gone:
             return
-        left: list[str] = []
-        if self.exited:
-            left = tree.living()
-            if not left:
-                tree.look()
-                left = tree.living()
+        # While the leader is there to be waited for, there is no need to look.
+        left = tree.living() if self.exited else []
         step = self.life.step(now, leader_gone=self.exited, any_left=bool(left))
         if step == "ask-rest":
             tree.ask_rest()
         elif step == "kill":
             tree.kill()
         elif step == "give-up":
-            names = left if self.exited else [self.job.name, *left]
+            names = [process.name() for process in tree.living()]
+            names = names if self.exited else [self.job.name, *names]
             self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
         self._gone = step == "done"
 
@@ -188,8 +185,7 @@ class Running:
     def abandon(self) -> None:
         """Kill it and all that belongs to it, without a word and without waiting."""
         tree = self._tree or Tree(self.child.pid, self.child.mark)
-        while tree.look():
-            pass
+        take_in([tree])
         tree.kill()
 
     def _begin_stop(self, cause: str | None) -> Tree:
@@ -205,10 +201,7 @@ def stop_all(these: Iterable[Running], cause: str | None, now: float) -> None:
     """
     fresh = [running for running in these if not running.life.stopping]
     trees = [running._begin_stop(cause) for running in fresh]  # noqa: SLF001 - its own kind
-    looking = trees
-    while looking:
-        table = Table()
-        looking = [tree for tree in looking if tree.look(table)]
+    take_in(trees)
     for running, tree in zip(fresh, trees):
         tree.ask_leader()
         limits = running.phase.limits

@@ -6,10 +6,11 @@ Rules (SPEC 10):
 - What bears the mark of this start in its environment and was not there at the first look left the
   session while we looked: it is a member too. What had left session and descent before is a daemon
   that the driver meant to leave, and is spared.
-- The leader must not be reaped before its tree has ended: until then its pid, and so its process
-  group and session, cannot be anyone else's.
+- The leader, if it is our child, must not be reaped before its tree has ended: until then its pid,
+  and so its process group and session, cannot be anyone else's.
 - `killpg` comes first: it works when there is no descriptor left to read /proc with.
-- Without psutil only the session is known. An adjust insists on psutil, a query does without.
+- A tree that goes on forking must not keep us: each deed looks a bounded number of times, and the
+  next one goes on.
 """
 
 from __future__ import annotations
@@ -17,257 +18,133 @@ from __future__ import annotations
 import os
 import signal
 
+from servo_agg.processes import kill_all, look, send
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import Protocol
+    from collections.abc import Iterable
 
-    class _Process(Protocol):
-        """What we need of a process; psutil.Process has it."""
+    from servo_agg.processes import Process
 
-        @property
-        def pid(self) -> int: ...
-        def ppid(self) -> int: ...
-        def send_signal(self, sig: int) -> None: ...
-        def is_running(self) -> bool: ...
-        def status(self) -> str: ...
-        def name(self) -> str: ...
-        def environ(self) -> dict[str, str]: ...
+_FIRST_LOOKS = 5
+"""How often we look before the first signal, as long as someone new is found."""
 
-
-MARK = "SERVO_AGG_START"
-"""The variable whose value is unique to each start of a driver (SPEC 3)."""
-
-_ROUNDS = 50
-"""How often `kill` looks again in one go at a tree that goes on forking; the next call goes on."""
-
-
-class _Bare:
-    """A process known by its pid and session only: all there is without psutil."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._session = os.getsid(pid)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bare) and (self.pid, self._session) == (other.pid, other._session)
-
-    def __hash__(self) -> int:
-        return hash((self.pid, self._session))
-
-    def ppid(self) -> int:
-        return 0
-
-    def send_signal(self, sig: int) -> None:
-        if self.is_running():
-            os.kill(self.pid, sig)
-
-    def is_running(self) -> bool:
-        return os.getsid(self.pid) == self._session
-
-    def status(self) -> str:
-        with open(f"/proc/{self.pid}/stat", "rb") as stat:
-            return "zombie" if stat.read().rpartition(b")")[2].split()[0] == b"Z" else "running"
-
-    def name(self) -> str:
-        with open(f"/proc/{self.pid}/comm") as comm:
-            return comm.read().strip()
-
-    def environ(self) -> dict[str, str]:
-        with open(f"/proc/{self.pid}/environ", "rb") as environ:
-            pairs = (pair.partition(b"=") for pair in environ.read().split(b"\0"))
-            return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
-
-
-def _all_processes() -> Iterator[_Process]:
-    """Give every process there is, one that can be signalled without hitting a reused pid."""
-    try:
-        import psutil  # noqa: PLC0415 - 14 ms that only a stop needs
-    except ImportError:
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    yield _Bare(int(entry))
-                except OSError:
-                    continue
-    else:
-        # Not process_iter: its cache may hold a process whose pid has been given to another.
-        for pid in psutil.pids():
-            try:
-                yield psutil.Process(pid)
-            except psutil.Error:
-                continue
-
-
-def _gone() -> tuple[type[BaseException], ...]:
-    """Give the exceptions by which a process says that it is no more, or not ours to touch."""
-    try:
-        import psutil  # noqa: PLC0415 - as above
-    except ImportError:
-        return (OSError,)
-    return (psutil.Error, OSError)
-
-
-class Table:
-    """All processes at one moment: read once, looked at for several trees."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, tuple[_Process, int, int]] = {}
-        gone = _gone()
-        try:
-            for process in _all_processes():
-                try:
-                    self.rows[process.pid] = (process, process.ppid(), os.getsid(process.pid))
-                except gone:
-                    continue
-        except gone:
-            # No descriptor left, or no /proc: killpg must do.
-            return
+_ROUNDS = 10
+"""How often `kill` kills in one go, as long as someone new is found."""
 
 
 class Tree:
     """The processes of one started driver, from the moment at which it is to be stopped."""
 
-    def __init__(self, leader: int, mark: str, born: int | None = None) -> None:
+    def __init__(self, leader: int, mark: str, born_at: int | None = None) -> None:
         """Take the pid of the driver and the value of MARK in its environment.
 
-        Without `born` the driver is our child and not yet reaped, so that its pid is its own. Else
-        it is another's, and the pid is its own only as long as its start time is `born` (0: unknown).
+        Without `born_at` the driver is our child and not yet reaped, so that its pid is its own. Else
+        it is another's, and the pid is its own only as long as its start time is that (0: unknown).
         """
         self._leader = leader
         self._mark = mark
-        self._born = born
-        self._members: set[_Process] = set()
-        self._bystanders: set[_Process] | None = None
+        self._born_at = born_at
+        self._members: set[Process] = set()
+        self._bystanders: set[Process] | None = None
 
-    def look(self, table: Table | None = None) -> bool:
-        """Take in all members that there are now; tell whether any is new."""
-        rows = (table or Table()).rows
+    def look(self, table: dict[int, Process] | None = None) -> bool:
+        """Take in all members that there are now; tell whether any is new.
+
+        `table`: all processes, if the caller has just looked.
+        """
+        rows = look() if table is None else table
         before = len(self._members)
-        pids = {pid for pid, (process, _, _) in rows.items() if process in self._members}
-        if self._born is None:
+        pids = {pid for pid, process in rows.items() if process in self._members}
+        if self._born_at is None:
             pids.add(self._leader)
-        if self._owns_its_pid():
-            pids |= {pid for pid, (_, _, session) in rows.items() if session == self._leader}
+        if self._owns_its_pid(rows):
+            pids |= {pid for pid, process in rows.items() if process.session == self._leader}
         if self._bystanders is not None:
-            pids |= {
-                pid for pid, (process, _, _) in rows.items() if pid not in pids and self._bears_mark(process)
-            }
-        children: dict[int, list[int]] = {}
-        for pid, (_, parent, _) in rows.items():
-            children.setdefault(parent, []).append(pid)
-        fresh = list(pids)
-        while fresh:
-            fresh = [child for pid in fresh for child in children.get(pid, ()) if child not in pids]
-            pids.update(fresh)
-        ours = {os.getpid()} if self._born is not None else {os.getpid(), self._leader}
-        self._members |= {rows[pid][0] for pid in pids - ours if pid in rows}
+            pids |= {pid for pid, process in rows.items() if pid not in pids and self._bears_mark(process)}
+        pids = _with_descendants(pids, rows)
+        ours = {os.getpid()} if self._born_at is not None else {os.getpid(), self._leader}
+        self._members |= {rows[pid] for pid in pids - ours if pid in rows}
         if self._bystanders is None:
-            self._bystanders = {row[0] for row in rows.values()}
+            self._bystanders = set(rows.values())
         return len(self._members) > before
 
-    def _owns_its_pid(self) -> bool:
+    def _owns_its_pid(self, rows: dict[int, Process]) -> bool:
         """Whether the leader's pid is not someone else's by now; then neither is the session.
 
         The system gives no pid away while it still names a session.
         """
-        if not self._born:
-            return True
-        now = born(self._leader)
-        return now in (0, self._born)
+        return not self._born_at or self._leader not in rows or rows[self._leader].born == self._born_at
 
-    def _bears_mark(self, process: _Process) -> bool:
+    def _bears_mark(self, process: Process) -> bool:
         if self._bystanders is None or process in self._bystanders:
             return False
         self._bystanders.add(process)
-        return _mark_of(process) == self._mark
+        return process.mark() == self._mark
 
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""
         for number in (signal.SIGTERM, signal.SIGCONT):
-            self._signal_leader(number)
-
-    def _signal_leader(self, number: int) -> None:
-        if self._born is not None:
-            _send([member for member in self._members if member.pid == self._leader], number)
-            return
-        try:
-            os.kill(self._leader, number)
-        except OSError:
-            return
+            if self._born_at is None:
+                os.kill(self._leader, number)
+            else:
+                send([member for member in self._members if member.pid == self._leader], number)
 
     def ask_rest(self) -> None:
         """Send SIGTERM and SIGCONT to what the leader left behind."""
-        _send(self._members, signal.SIGTERM)
-        _send(self._members, signal.SIGCONT)
+        send(self._members, signal.SIGTERM)
+        send(self._members, signal.SIGCONT)
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole tree, and to whom it forks meanwhile until no one new is found."""
+        """Send SIGKILL to the whole tree, and to whom it forks meanwhile, in a bounded time."""
         for _ in range(_ROUNDS):
-            if self._born is None:
+            if self._born_at is None:
                 try:
                     os.killpg(self._leader, signal.SIGKILL)
                 except OSError:
-                    # The group is empty but for the leader, or not ours any more.
-                    self._signal_leader(signal.SIGKILL)
-            kill_all(self._members)
-            if not self.look():
+                    # On its way to exec it is not yet the leader of its group.
+                    os.kill(self._leader, signal.SIGKILL)
+            table = look()
+            anyone_new = self.look(table)
+            kill_all(self._living(table))
+            if not anyone_new:
                 return
 
-    def living(self) -> list[str]:
-        """Name the members, our own child the leader aside, that are alive: `NAME (pid N)`."""
-        return sorted(f"{name} (pid {pid})" for pid, name in self._alive())
+    def remains(self) -> tuple[bool, list[Process]]:
+        """Tell whether the leader, another's child, is gone, and give what else is alive."""
+        table = look()
+        self.look(table)
+        living = self._living(table)
+        gone = all(process.pid != self._leader for process in living)
+        return gone, [process for process in living if process.pid != self._leader]
 
-    def remains(self) -> tuple[bool, list[str]]:
-        """Tell whether the leader, another's child, is gone, and name what else is left."""
-        alive = dict(self._alive())
-        if not alive:
-            self.look()
-            alive = dict(self._alive())
-        gone = self._leader not in alive
-        return gone, [name for pid, name in alive.items() if pid != self._leader]
+    def living(self) -> list[Process]:
+        """Give the members, our own child the leader aside, that are alive."""
+        table = look()
+        self.look(table)
+        return self._living(table)
 
-    def _alive(self) -> Iterator[tuple[int, str]]:
-        gone = _gone()
-        for member in self._members:
-            try:
-                # A zombie holds nothing and does nothing: it is dead.
-                if member.is_running() and member.status() != "zombie":
-                    yield member.pid, member.name()
-            except gone:
-                continue
+    def _living(self, table: dict[int, Process]) -> list[Process]:
+        return [process for process in table.values() if not process.dead and process in self._members]
 
 
-def born(pid: int) -> int:
-    """Give a process' start time in clock ticks since the boot; 0 where that cannot be known."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[19])
-    except OSError:
-        return 0
+def _with_descendants(pids: set[int], rows: dict[int, Process]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid, process in rows.items():
+        children.setdefault(process.parent, []).append(pid)
+    found = set(pids)
+    fresh = list(pids)
+    while fresh:
+        fresh = [child for pid in fresh for child in children.get(pid, ()) if child not in found]
+        found.update(fresh)
+    return found
 
 
-def bearing(marks: set[str]) -> list[_Process]:
-    """Give all processes whose environment has MARK with one of these values."""
-    return [process for process in _all_processes() if _mark_of(process) in marks]
-
-
-def _mark_of(process: _Process) -> str | None:
-    try:
-        return process.environ().get(MARK)
-    except _gone():
-        return None
-
-
-def kill_all(members: Iterable[_Process]) -> None:
-    """Send SIGKILL to each of them that still is the process that it was."""
-    _send(members, signal.SIGKILL)
-
-
-def _send(members: Iterable[_Process], number: int) -> None:
-    gone = _gone()
-    for member in members:
-        try:
-            member.send_signal(number)
-        except gone:
-            continue
+def take_in(trees: Iterable[Tree]) -> None:
+    """Look at trees that are about to be stopped until no new member is found, within bounds."""
+    looking = list(trees)
+    for _ in range(_FIRST_LOOKS):
+        if not looking:
+            return
+        table = look()
+        looking = [tree for tree in looking if tree.look(table)]

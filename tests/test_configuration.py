@@ -198,6 +198,7 @@ WRONG_VALUES: dict[str, tuple[str, str, str]] = {
     "io_timeout a text": ("io_timeout: 30s", "io_timeout", "30s"),
     "io_timeout nan": ("io_timeout: .nan", "io_timeout", "nan"),
     "io_timeout infinite": ("io_timeout: .inf", "io_timeout", "inf"),
+    "io_timeout too long": ("io_timeout: 1000000001", "io_timeout", "1000000001"),
     "io_timeout false": ("io_timeout: false", "io_timeout", "false"),
     "grace negative": ("grace: -0.5", "grace", "-0.5"),
     "grace a text": ("grace: short", "grace", "short"),

@@ -322,7 +322,8 @@ def test_a_status_that_adjust_returns_stands(tmp_path: Path) -> None:
         "adjust = classmethod(lambda cls, data: {'got': data})",
         """
         def without_argument(self): pass
-        @__import__("functools").wraps(without_argument)
+        wraps = __import__("functools").wraps(without_argument)
+        @wraps
         def adjust(self, *args): return {"got": self.input_data, "args": args}
         """,
     ],
@@ -715,6 +716,16 @@ def test_a_signal_after_the_change_does_not_turn_success_into_failure(tmp_path: 
     done = driver.adjust()
     assert (done.returncode, done.lines) == (0, [{"status": "ok", "state": "new"}])
     assert done.stderr == "signals sent\n"
+
+
+def test_what_a_driver_does_after_run_can_be_stopped(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, "def adjust(self, data): pass")
+    with driver.path.open("a", encoding="utf-8") as script:
+        script.write("    Path('after').touch()\n    idle()\n")
+    with driver.start("app", data=INPUT) as running:
+        wait_until((tmp_path / "after").exists, DEADLINE, "the return of run()")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.finish().returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

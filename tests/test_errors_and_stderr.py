@@ -129,6 +129,7 @@ def test_spec_13_stderr_of_a_background_child_is_not_waited_for(servo: ServoDire
 HOW = {
     "unset": (None, "one\ntwo\nthree\nfour"),
     "all": ("all", "one\ntwo\nthree\nfour"),
+    "another word": ("loud", "one\ntwo\nthree\nfour"),
     "minimal": ("minimal", "one\ntwo"),
     "none": ("none", None),
 }

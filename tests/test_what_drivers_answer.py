@@ -95,7 +95,7 @@ SUCCESSES = {
     "no reason": b'{"status":"ok"}\n',
     "a reason that is null": b'{"status":"ok","reason":null}\n',
     "half a surrogate pair": b'{"status":"ok","note":"\\ud800"}\n',
-    "nested 50 deep": b'{"status":"ok","note":' + b"[" * 50 + b"]" * 50 + b"}\n",
+    "nested 400 deep": b'{"status":"ok","note":' + b"[" * 399 + b"]" * 399 + b"}\n",
     "UTF-8": '{"status":"ok","note":"caf\u00e9 \U0001f600 \u2028"}\n'.encode(),
     "a line of nearly 4 MiB": b'{"status":"ok","message":"' + b"x" * (4 * MIB - 100) + b'"}\n',
     "a long whole number": b'{"status":"ok","note":' + b"1" * 4000 + b"}\n",
@@ -235,6 +235,8 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "-Infinity": (b'{"progress":-Infinity}', '{"progress":-Infinity}'),
     "a NUL": (b'{"status":"ok"}\0', '{"status":"ok"}'),
     "an object over several lines": (b'{\n  "status": "ok"\n}', "{"),
+    "a number out of range": (b'{"status":"ok","n":1e999}', '{"status":"ok","n":1e999}'),
+    "nested 401 deep": (b'{"status":"ok","n":' + b"[" * 400 + b"]" * 400 + b"}", '{"status":"ok","n":[[['),
     "lists too deep": (b'{"status":"ok","n":' + b"[" * 200_000, '{"status":"ok","n":[[['),
     "objects too deep": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, '{"a":{"a":'),
     "a line over 4 MiB": (b'{"status":"ok","m":"' + b"x" * (4 * MIB) + b'"}', '{"status":"ok","m":"xxx'),
@@ -254,6 +256,11 @@ def test_spec_4_malformed_output_without_a_newline_fails_an_adjust(servo: ServoD
     line, quoted = MALFORMED[name]
     tell(servo, adjust=OK + line)
     failed(run(servo), "failed", "malformed", quoted)
+
+
+def test_spec_4_a_blank_line_over_4_mib_is_malformed_too(servo: ServoDirectory) -> None:
+    tell(servo, adjust=b" " * (4 * MIB + 1) + b"\n" + OK)
+    failed(run(servo), "failed", "malformed")
 
 
 def test_spec_4_malformed_output_fails_an_adjust_even_after_the_reply(servo: ServoDirectory) -> None:
@@ -381,6 +388,14 @@ WRAPPED = {
     "both at top level": (
         b'{"settings":{"cpu":{"value":2}},"components":{"web":{}}}',
         {"components": {"web": {}}, "settings": {"cpu": {"value": 2}}},
+    ),
+    "more at top level": (
+        b'{"components":{"web":{}},"monitoring":{"a":1}}',
+        {"components": {"web": {}}, "monitoring": {"a": 1}},
+    ),
+    "application and components at top level": (
+        b'{"application":{"components":{"web":{}}},"components":{"db":{}}}',
+        {"components": {"web": {}}},
     ),
     "an empty application": (b'{"application":{}}', {"components": {}}),
     "an application without components": (

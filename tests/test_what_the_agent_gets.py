@@ -509,7 +509,7 @@ def test_spec_5_without_the_package_the_final_object_says_how_to_install_it(
     (driver.path / "adjust").unlink()
     shutil.copy(REPOSITORY / "adjust", driver.path)
     completed = driver.run(*words, input=INPUT, env=without(driver, "servo_agg"))
-    check_missing(completed, "servo_agg", "pip install servo-agg")
+    check_missing(completed, "servo_agg", "pip install PATH-OR-URL-OF-SERVO-AGG")
     assert driver.log() == []
 
 

@@ -353,6 +353,9 @@ class _Run:
             self.ending = True
             _print_traceback()
             self.fail(_error_reply(type(error).__name__, "failure", _message(error)))
+        else:
+            # Whatever the driver does after `run` can be stopped like any program.
+            self.ending = False
         finally:
             self.stop_heartbeat()
 

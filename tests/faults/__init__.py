@@ -1,0 +1,1 @@
+"""Fault injection: nothing is left behind."""

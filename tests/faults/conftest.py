@@ -26,7 +26,9 @@ def _load(request: pytest.FixtureRequest) -> Iterator[None]:
     """One busy process per processor while the cells are repeated."""
     busy = []
     if request.config.getoption("--repeat", 1) > 1:
-        busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)]
+        busy = [
+            subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)
+        ]
     yield
     for process in busy:
         process.kill()

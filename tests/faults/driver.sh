@@ -64,9 +64,18 @@ nest() { # DEPTH
     wait
 }
 
-hop() { # goes on as another process, again and again
+hop() { # TIMES; goes on as another process, again and again
     sleep 0.01
-    hop &
+    if [ "$1" -gt 0 ]; then hop $(($1 - 1)) & fi
+}
+
+spawn() { # TIMES; a child in a session of its own, again and again
+    times=$1
+    while [ "$times" -gt 0 ]; do
+        setsid sleep 600 &
+        sleep 0.02
+        times=$((times - 1))
+    done
 }
 
 flat() { # COUNT
@@ -90,8 +99,9 @@ tree | stopped) tree; hold; end_group ;;
 stubborn) deaf_to_signals; tree; hold; sleep 600 ;;
 forking)
     deaf_to_signals
-    hop &
-    (while :; do setsid sleep 600 & sleep 0.02; done) &
+    # Not for ever, lest a failing test fill the machine.
+    hop 1000 &
+    spawn 500 &
     hold
     sleep 600
     ;;

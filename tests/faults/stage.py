@@ -1,7 +1,7 @@
 """Where faults happen: a servo directory of misbehaving drivers, an agent, an init, and what is seen of all.
 
-Nothing here happens "after a while": a driver says through a file that it has come to the point, and waits at a
-FIFO; the program is halted at a place of its own by an audit hook (halt/sitecustomize.py).
+Nothing here happens "after a while": a driver says through a file that it has come to the point, and waits at
+a FIFO; the program is halted at a place of its own by an audit hook (halt/sitecustomize.py).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.agent import Agent, Running
-from tests.processes import MARK, Marked, wait_until
+from tests.processes import MARK, DeadlineError, Marked, wait_until
 from tests.servo import ServoDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from typing_extensions import Self
 
@@ -52,6 +52,11 @@ class Known:
     def there(self) -> bool:
         """Whether it exists, be it as a zombie."""
         return born(self.pid) == self.born
+
+
+def allowed(seconds: float) -> float:
+    """Return the seconds that a promise gets here: it is one of a machine that is not overloaded."""
+    return seconds * min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def stat(pid: int) -> list[str]:
@@ -88,7 +93,7 @@ def blocked(pid: int) -> bool:
 
 
 class Init:
-    """This process as an init: orphans become its children, and it reaps them when asked to."""
+    """What makes of this process an init: orphans become its children, and it reaps them when asked to."""
 
     def __enter__(self) -> Self:
         self._adopt(1)
@@ -217,8 +222,12 @@ class Stage:
     def await_mark(self, mark: str) -> str:
         """Wait until there is something in the file faults/MARK; give that."""
         path = self._faults / mark
-        wait_until(lambda: path.exists() and path.stat().st_size or self.exited, PATIENCE, f"faults/{mark}")
-        assert path.exists(), f"the program ended before faults/{mark}: {self.running.operation.told()}"
+
+        def made() -> bool:
+            return path.exists() and path.stat().st_size > 0
+
+        wait_until(lambda: made() or self.exited, PATIENCE, f"faults/{mark}")
+        assert made(), f"the program ended before faults/{mark}: {self.running.operation.told()}"
         return path.read_text(encoding="ascii").strip()
 
     def await_driver(self, name: str, phase: str) -> None:
@@ -297,13 +306,31 @@ class Stage:
 
     def survivors(self) -> dict[int, str]:
         """Return what of the run is alive, with command lines."""
-        self._init.reap([self.running.pid])
+        self._reap()
         return self.marked.living()
+
+    def await_nothing(self, deadline: float, what: str, *, sparing: Collection[int] = ()) -> None:
+        """Wait until nothing of the run is alive, but for some processes."""
+        quiet = 0
+
+        def nothing() -> bool:
+            # The environment of a process looks empty for an instant while it executes another program.
+            nonlocal quiet
+            quiet = 0 if set(self.survivors()) - set(sparing) else quiet + 1
+            return quiet > 1
+
+        try:
+            wait_until(nothing, deadline, what)
+        except DeadlineError as error:
+            raise DeadlineError(f"{error}: {self.survivors()}") from None
 
     def zombies(self, known: Iterable[Known]) -> list[Known]:
         """Return which of the known processes still exist, after an init has reaped its own."""
-        self._init.reap([self.running.pid])
+        self._reap()
         return [process for process in known if process.there]
+
+    def _reap(self) -> None:
+        self._init.reap([] if self._running is None else [self._running.pid])
 
     def end_services(self) -> None:
         """End what drivers have left."""

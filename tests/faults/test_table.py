@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.stage import PATIENCE, Ended, Stage
+from tests.faults.stage import PATIENCE, Ended, Stage, allowed
 from tests.faults.table import FINAL, GRACE, QUICK, Cell, cells
 from tests.processes import wait_until
 
@@ -14,8 +14,8 @@ GUARDED = 4.0
 INIT = 10.0
 """Seconds after which an init has no zombie of ours left."""
 
-PROMPT = 3.0
-"""Seconds besides the grace in which we exit. Promised is less; the rest is load."""
+PROMPT = 1.0
+"""Seconds besides the grace in which we exit."""
 
 
 def _prepared(stage: Stage, cell: Cell) -> None:
@@ -54,14 +54,13 @@ def test_fault(stage: Stage, cell: Cell) -> None:
     services = stage.services()
     assert bool(services) == (cell.shape in {"holder", "daemon"})
     spared = services if cell.shape == "daemon" or ended.code == 0 else set()
-    left = lambda: {pid: line for pid, line in stage.survivors().items() if pid not in spared}  # noqa: E731
-    if killed or ended.code == 0:
-        # A good driver has told its processes to end, and does not wait for the last breath of each.
-        wait_until(lambda: not left(), cell.grace + GUARDED if killed else PATIENCE, f"end of {left()}")
-    assert left() == {}
-    assert spared <= set(stage.survivors())
     if killed:
+        stage.await_nothing(cell.grace + GUARDED, "end of all we ran", sparing=spared)
         wait_until(lambda: not stage.zombies(stage.family), INIT, "reaping by an init")
+    elif ended.code == 0:
+        # A good driver has told its processes to end, and does not wait for the last breath of each.
+        stage.await_nothing(PATIENCE, "end of what good drivers ran", sparing=spared)
+    assert set(stage.survivors()) == spared
     assert stage.zombies(stage.ours) == []
 
     assert ended.code == cell.verdict.code
@@ -70,4 +69,5 @@ def test_fault(stage: Stage, cell: Cell) -> None:
     else:
         assert ended.said == cell.verdict.said, ended.finals
     if cell.moment is not GRACE and cell.moment is not FINAL and not cell.deed:
-        assert ended.seconds < cell.grace + PROMPT + (1 if cell.fault.io_timeout else 0)
+        silence = 1 if cell.fault.io_timeout else 0
+        assert ended.seconds < silence + cell.grace + allowed(PROMPT)

@@ -1,9 +1,12 @@
 """Halts the program at the place named by FAULTS_HALT until a line comes through the FIFO faults/halt.
 
-Python imports this at its start when the directory is on PYTHONPATH. A place is the name of an audit event; for
-the events around the start of a driver, besides which driver and phase: `os.posix_spawn adjust.d/NAME query`
-(before it is started), `open adjust.d/NAME adjust` (it runs, and its pid is not noted yet).
+Python imports this at its start when the directory is on PYTHONPATH. A place is the name of an audit event;
+for the events around the start of a driver, besides which driver and phase:
+`os.posix_spawn adjust.d/NAME query` (before it is started), `open adjust.d/NAME adjust` (it runs, its pid
+is not noted yet).
 """
+
+# ruff: noqa: INP001 - its directory is a place for PYTHONPATH, no package
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class _Halt:
             place = f"{event} {self._starting}"
         if place == self._place:
             self._place = ""
-            with open("faults/halt.reached", "w", encoding="ascii") as reached:  # noqa: PTH123 - fewer imports
+            with open("faults/halt.reached", "w", encoding="ascii") as reached:
                 reached.write("\n")
             gate = os.open("faults/halt", os.O_RDONLY)
             os.read(gate, 1)

@@ -1,0 +1,179 @@
+"""The story of an adjust: query, route, then each driver concerned, one after another.
+
+Rules (SPEC 7, 8, 10):
+- Whatever speaks against it is found, and raised as a Fault, before any driver is adjusted.
+- One adjust at a time in a servo directory; the lock is held until we and our guardian have ended.
+- Each driver is one `drive` of its own; two are never alive at once.
+"""
+
+from __future__ import annotations
+
+from servo_agg import report
+from servo_agg.description import check_shape, route
+from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
+from servo_agg.lifecycle import Limits
+from servo_agg.operations import Answer, ask, ended
+from servo_agg.protocol import Malformed, Progress, encode, parse
+from servo_agg.running import Job, Phase
+from servo_agg.section import INSTALL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from servo_agg.operations import Run
+    from servo_agg.protocol import Message
+    from servo_agg.report import Outcome
+
+    Object = dict[str, Any]
+
+INPUT_LIMIT = 16 << 20
+"""Bytes of an adjust's input (SPEC 7.1)."""
+
+_LOCK_PATIENCE = 10.0
+_LOCK_GLANCE = 0.05
+
+
+def read_request(given: bytes | None) -> Object:
+    """Give the request that stdin held, None having been too much. Raises BadInput (SPEC 7.1)."""
+    if given is None:
+        raise BadInput("the input is longer than 16 MiB")
+    if not given or given.isspace():
+        raise BadInput('the input is empty: an adjust reads {"application": {...}} from stdin')
+    try:
+        request = parse(given)
+    except ValueError as error:
+        raise BadInput(f"the input is not one JSON object: {error}") from None
+    if "application" not in request:
+        raise BadInput('the input has no "application"')
+    try:
+        check_shape(request)
+    except Misshapen as error:
+        raise BadInput(f"the input is wrong: {error}") from None
+    return request
+
+
+def insist_on_psutil() -> None:
+    """Import psutil while there are descriptors to do so. Raises BadEnvironment (SPEC 5)."""
+    try:
+        import psutil  # noqa: F401, PLC0415 - 14 ms that a query is spared
+    except ImportError:
+        raise BadEnvironment(
+            "an adjust needs the Python package psutil, to stop drivers with all their children."
+            f" Install it: {INSTALL}psutil"
+        ) from None
+
+
+def adjust(run: Run, application: str, given: bytes | None) -> Answer:
+    """Adjust: query, route, then each driver concerned, one after another (SPEC 7, 8).
+
+    Raises BadInput, UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
+    """
+    request = read_request(given)
+    insist_on_psutil()
+    config = run.config
+    if not config.drivers:
+        return _without_drivers(run, request)
+    _lock(run)
+    if run.supervisor.cause:
+        return ended(run.supervisor.cause)
+    count = len(config.drivers)
+    run.say({"progress": 0, "message": f"querying {count} driver{'s' if count > 1 else ''}"})
+    asked = ask(run, application, run.supervisor.now())
+    not_started = {name: {"status": "not-started"} for name in config.drivers}
+    if asked.cause:
+        return ended(asked.cause, {"drivers": not_started})
+    if asked.failures:
+        return Answer(
+            {**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1
+        )
+    requests = route(request, asked.merged()[1])
+    if not requests:
+        return Answer({"status": "ok", "reason": "no-settings-to-adjust"}, 0)
+    jobs = [Job(name, [application], encode(requests[name])) for name in config.drivers if name in requests]
+    outcomes = _in_turn(run, jobs)
+    others = {name: {"status": "not-started" if name in requests else "skipped"} for name in config.drivers}
+    return _conclude(run, outcomes, report.drivers(outcomes, others))
+
+
+def _lock(run: Run) -> None:
+    """Take the lock of the servo directory, waiting for another adjust a while (SPEC 10).
+
+    Raises Busy. It is held until this process and its guardian have ended.
+    """
+    import fcntl  # noqa: PLC0415 - only an adjust takes the lock
+
+    limit = run.config.limit
+    patience = _LOCK_PATIENCE if limit is None else min(_LOCK_PATIENCE, limit)
+    until = run.supervisor.now() + patience
+    while run.lock is not None and not run.supervisor.cause:
+        try:
+            fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if run.supervisor.now() >= until:
+                raise Busy(
+                    f"another adjust is running in {run.config.directory}; waited {patience:g} s for its end"
+                ) from None
+            run.supervisor.pause(_LOCK_GLANCE)
+        except OSError as error:
+            run.note(
+                f"no lock is taken: the file system of {run.config.directory} knows none ({error.strerror})"
+            )
+            return
+        else:
+            return
+
+
+def _without_drivers(run: Run, request: Object) -> Answer:
+    try:
+        route(request, {})
+    except UnknownSettings as error:
+        names = ", ".join(run.config.passed_over) or "none"
+        raise UnknownSettings(
+            f"{error}: there is no driver in {run.config.directory}/adjust.d"
+            f" (files without the executable flag: {names})"
+        ) from None
+    return Answer({"status": "ok", "reason": "no-drivers"}, 0)
+
+
+def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
+    config, supervisor = run.config, run.supervisor
+    course = report.Course(len(jobs))
+
+    def hear(name: str, message: Message) -> None:
+        if isinstance(message, Progress):
+            run.say(course.advance(name, message.content))
+        elif isinstance(message, Malformed):
+            run.say(course.line(name, "its output is malformed; stopping it"))
+
+    limit = config.limit
+    limits = Limits(
+        # Whoever is stopped for malformed output was just heard of; so are we, if that ends in time.
+        grace=config.grace if limit is None else min(config.grace, limit),
+        short_grace=config.short_grace,
+        cancel_grace=config.cancel_grace,
+        silence=limit,
+    )
+    phase = Phase(limits, adjusting=True, hear=hear)
+    outcomes: list[Outcome] = []
+    for job in jobs:
+        failed = any(not outcome.ok for outcome in outcomes)
+        if supervisor.cause or supervisor.unkillable or (failed and config.on_failure == "stop"):
+            break
+        run.say(course.line(job.name, "starting"))
+        for outcome in supervisor.drive([job], phase):
+            outcomes.append(outcome)
+            course.end()
+            run.say(course.line(job.name, "done" if outcome.ok else f"{outcome.status} ({outcome.reason})"))
+    return outcomes
+
+
+def _conclude(run: Run, outcomes: list[Outcome], table: Object) -> Answer:
+    more = report.what_they_said(outcomes)
+    if run.supervisor.cause:
+        return ended(run.supervisor.cause, {**more, "drivers": table})
+    failures = [outcome for outcome in outcomes if not outcome.ok]
+    if failures:
+        return Answer({**more, **report.failure(failures), "drivers": table}, 1)
+    return Answer({"status": "ok", "reason": "success", **more, "drivers": table}, 0)
