@@ -2,9 +2,9 @@
 """What is left behind by a thousand adjusts of five drivers, each driver with a fault.
 
 Every adjust is a run of `./adjust` in a servo directory of its own. Drawn by a fixed seed are the fault of
-each driver and, for one run in four, what happens to the aggregator, and at which line of its output. Counted are
-processes that survive, zombies of ours, and answers that are missing or too many. For each run the peak of
-the aggregator's memory and its open descriptors are read from /proc while it says its last lines.
+each driver and, for one run in four, what happens to the aggregator, and at which line of its output. Counted
+are processes that survive, zombies of ours, and answers that are missing or too many. For each run the peak
+of the aggregator's memory and its open descriptors are read from /proc while it says its last lines.
 """
 
 from __future__ import annotations

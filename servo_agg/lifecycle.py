@@ -73,6 +73,7 @@ class Life:
 
     __slots__ = (
         "_asked_rest",
+        "_empty_since",
         "_give_up_at",
         "_heard_at",
         "_kill_at",
@@ -90,6 +91,7 @@ class Life:
         self._give_up_at: float | None = None
         self._leave_at: float | None = None
         self._asked_rest = False
+        self._empty_since: float | None = None
         self._patience = PATIENCE
 
     @property
@@ -151,9 +153,18 @@ class Life:
         self._kill_at = min(self._kill_at, kill_at)
 
     def step(self, now: float, *, leader_gone: bool, any_left: bool) -> Step:
-        """Give what is to be done next about a driver that is being stopped (SPEC 10)."""
-        if leader_gone and not any_left:
-            return "done"
+        """Give what is to be done next about a driver that is being stopped (SPEC 10).
+
+        One look that finds nothing proves little: between two of its readings a process may have
+        forked another and ended. Two such looks in a row, GLANCE apart, are needed.
+        """
+        if not leader_gone or any_left:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+            return "wait"
+        else:
+            return "done" if now >= self._empty_since + GLANCE else "wait"
         if self._kill_at is not None and now < self._kill_at:
             if leader_gone and not self._asked_rest:
                 self._asked_rest = True

@@ -20,6 +20,7 @@ hypothesis.settings.register_profile("full", deadline=None, max_examples=2000)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run what takes long, too")
+    parser.addoption("--repeat", type=int, default=1, help="how often each cell of the fault table is run")
 
 
 def pytest_configure(config: pytest.Config) -> None:

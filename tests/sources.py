@@ -12,7 +12,8 @@ def adjusting(body: str, component: str = "web") -> str:
         "#!/bin/sh\n"
         "case $1 in\n"
         """--info) echo '{"version":"1","has_cancel":false}'; exit ;;\n"""
-        f"""--query) echo '{{"components":{{"{component}":{{"settings":{{"cpu":{{"value":2}}}}}}}}}}'; exit ;;\n"""
+        f"""--query) echo '{{"components":{{"{component}":{{"settings":{{"cpu":{{"value":2}}}}}}}}}}'\n"""
+        "exit ;;\n"
         "esac\n" + textwrap.dedent(body)
     )
 

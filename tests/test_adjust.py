@@ -247,16 +247,13 @@ def test_with_three_drivers_thirty_percent_is_seen_as_ten(servo: ServoDirectory)
 
 
 def test_progress_passes_what_it_does_not_know_and_never_goes_back(servo: ServoDirectory) -> None:
-    progress = "\n".join(
-        (
-            '{"progress":40,"message":["one","two"],"stage":"s","stageprogress":7,"msg_index":1,"time_remain":9,"log":[1]}',
-            '{"progress":20,"message":"less"}',
-            '{"progress":400,"message":"more"}',
-            '{"progress":true,"message":"no number"}',
-            '{"progress":"50","message":"a text"}',
-            '{"progress":-3}',
-        )
-    )
+    rest = '"stage":"s","stageprogress":7,"msg_index":1,"time_remain":9,"log":[1]'
+    progress = f"""{{"progress":40,"message":["one","two"],{rest}}}
+{{"progress":20,"message":"less"}}
+{{"progress":400,"message":"more"}}
+{{"progress":true,"message":"no number"}}
+{{"progress":"50","message":"a text"}}
+{{"progress":-3}}"""
     servo.add_script("01a", replying("01a", '{"status":"ok"}', progress))
     lines = adjust(servo, servo.request("01a.cpu")).progress[2:-1]
     assert lines[0] == {

@@ -151,9 +151,14 @@ def step(life: Life, now: float, alive: str) -> str:
 @pytest.mark.parametrize(
     ("grace", "patience", "history"),
     [
-        pytest.param(3000, 5000, [(0, LEADER, "wait"), (500, NONE, "done")], id="it-obeys"),
         pytest.param(
-            3000, 5000, [(0, BOTH, "wait"), (2900, BOTH, "wait"), (2950, NONE, "done")], id="it-obeys-late"
+            3000, 5000, [(0, LEADER, "wait"), (500, NONE, "wait"), (510, NONE, "done")], id="it-obeys"
+        ),
+        pytest.param(
+            3000,
+            5000,
+            [(0, BOTH, "wait"), (2900, BOTH, "wait"), (2950, NONE, "wait"), (2960, NONE, "done")],
+            id="it-obeys-late",
         ),
         pytest.param(
             3000,
@@ -163,14 +168,21 @@ def step(life: Life, now: float, alive: str) -> str:
                 (1000, REST, "ask-rest"),
                 (1100, REST, "wait"),
                 (2900, REST, "wait"),
-                (2950, NONE, "done"),
+                (2950, NONE, "wait"),
+                (2960, NONE, "done"),
             ],
             id="what-it-leaves-behind-is-asked-once",
         ),
         pytest.param(
             3000,
             5000,
-            [(2900, REST, "ask-rest"), (2990, REST, "wait"), (3000, REST, "kill"), (3100, NONE, "done")],
+            [
+                (2900, REST, "ask-rest"),
+                (2990, REST, "wait"),
+                (3000, REST, "kill"),
+                (3100, NONE, "wait"),
+                (3110, NONE, "done"),
+            ],
             id="and-has-only-the-rest-of-the-grace",
         ),
         pytest.param(
@@ -181,17 +193,18 @@ def step(life: Life, now: float, alive: str) -> str:
                 (3000, BOTH, "kill"),
                 (3010, BOTH, "kill"),
                 (3020, REST, "kill"),
-                (3030, NONE, "done"),
+                (3030, NONE, "wait"),
+                (3040, NONE, "done"),
             ],
             id="who-does-not-obey-is-killed-until-gone",
         ),
         pytest.param(
             3000,
             5000,
-            [(3000, REST, "kill"), (3100, NONE, "done")],
+            [(3000, REST, "kill"), (3100, NONE, "wait"), (3110, NONE, "done")],
             id="after-the-grace-nobody-is-asked-any-more",
         ),
-        pytest.param(0, 5000, [(0, BOTH, "kill"), (100, NONE, "done")], id="no-grace"),
+        pytest.param(0, 5000, [(0, BOTH, "kill"), (100, NONE, "wait"), (110, NONE, "done")], id="no-grace"),
         pytest.param(
             3000,
             5000,
@@ -207,7 +220,7 @@ def step(life: Life, now: float, alive: str) -> str:
         pytest.param(
             3000,
             5000,
-            [(3000, BOTH, "kill"), (8000, NONE, "done")],
+            [(3000, BOTH, "kill"), (8000, NONE, "wait"), (8010, NONE, "done")],
             id="one-that-dies-at-the-last-moment-is-not-given-up",
         ),
         pytest.param(
@@ -313,4 +326,6 @@ def test_the_ladder_only_leads_down_and_always_ends(
             assert moment >= kills[0] + patience
         elif name == "kill":
             assert moment < kills[0] + patience
-    assert step(life, now, NONE) == "done"
+    assert step(life, now, NONE) == "wait"
+    # One look that finds nothing is not enough.
+    assert step(life, now + 1, NONE) == "done"

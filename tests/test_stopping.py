@@ -81,7 +81,7 @@ def test_a_signal_before_the_input_is_complete_ends_us(servo: ServoDirectory) ->
 
 def _threads(pid: int) -> int:
     try:
-        return len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - a count, no paths
+        return len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return 0
 
@@ -118,7 +118,11 @@ def test_what_the_leader_leaves_behind_gets_its_sigterm_too(servo: ServoDirector
     servo.add_script(
         "01leaves",
         adjusting("""\
-        setsid sh -c 'trap "echo told >>told; exit" TERM; echo "child $$ 01leaves" >>driver.pids; while :; do sleep 0.05; done' &
+        setsid sh -c '
+            trap "echo told >>told; exit" TERM
+            echo "child $$ 01leaves" >>driver.pids
+            while :; do sleep 0.05; done
+        ' &
         wait
         """),
     )
@@ -187,8 +191,8 @@ def test_a_signal_is_obeyed_while_stdout_is_blocked(servo: ServoDirectory) -> No
 
 def _blocked(pid: int) -> bool:
     """Whether a thread of `pid` hangs in a write to a pipe."""
-    for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names, no paths
-        with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as where:  # noqa: PTH123 - as above
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as where:
             if "pipe_write" in where.read():
                 return True
     return False

@@ -290,6 +290,12 @@ class Cell:
             return 0.3
         return 1.0 if self.fault.kills_us else 600.0
 
+    @property
+    def seconds(self) -> float:
+        """How long it may take, besides what we need ourselves."""
+        # A timeout: the silence of T - 1, and the short grace.
+        return self.grace if self.fault.io_timeout is None else 1.5
+
 
 def cells() -> Iterator[Cell]:
     """Give all cells of the table."""

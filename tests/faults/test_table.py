@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.stage import PATIENCE, Ended, Stage, allowed
-from tests.faults.table import FINAL, GRACE, QUICK, Cell, cells
+from tests.faults.table import GRACE, QUICK, Cell, cells
 from tests.processes import wait_until
 
 GUARDED = 4.0
@@ -68,6 +68,5 @@ def test_fault(stage: Stage, cell: Cell) -> None:
         assert len(ended.finals) <= 1
     else:
         assert ended.said == cell.verdict.said, ended.finals
-    if cell.moment is not GRACE and cell.moment is not FINAL and not cell.deed:
-        silence = 1 if cell.fault.io_timeout else 0
-        assert ended.seconds < silence + cell.grace + allowed(PROMPT)
+    if cell.moment is not GRACE and not cell.deed:
+        assert ended.seconds < cell.seconds + allowed(PROMPT)
