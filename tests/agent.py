@@ -304,7 +304,7 @@ class Running:
             self._done()
             if not (self.operation.gave_up or self._departed) and not self._exited.wait(LINGER):
                 self._signal(signal.SIGKILL)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `finish` raises it in the test
             self._failure = error
             kill_session(self.pid)
         finally:

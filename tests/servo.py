@@ -114,7 +114,7 @@ class ServoDirectory:
     def run(
         self,
         *args: str,
-        input: bytes = b"",
+        input: bytes = b"",  # noqa: A002 - the name that subprocess.run has for it
         env: Mapping[str, str | None] | None = None,
         timeout: float = 30.0,
     ) -> Completed:

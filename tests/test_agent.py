@@ -251,7 +251,7 @@ def test_waiting_for_a_line_ends_with_the_program_or_the_deadline(tmp_path: Path
         with pytest.raises(AssertionError, match="said no such line"):
             running.wait_for_line(lambda message: "progress" in message)
         assert running.finish(5).ok
-    with agent_of(tmp_path, "sleep 600").start_adjust("app", {}) as running:
+    with agent_of(tmp_path, "sleep 600").start_adjust("app", {}) as running:  # noqa: SIM117
         with pytest.raises(DeadlineError, match="no such line within"):
             running.wait_for_line(lambda _: True, deadline=0.05)
 
@@ -288,7 +288,7 @@ def test_a_program_whose_reader_is_gone_gets_sigpipe(tmp_path: Path, deed: str) 
 
 def test_leaving_the_context_kills_the_whole_session(tmp_path: Path) -> None:
     agent = agent_of(tmp_path, "sleep 600 & echo '{\"progress\": 1}'; wait")
-    with pytest.raises(ZeroDivisionError), agent.start_adjust("app", {}) as running:
+    with pytest.raises(ZeroDivisionError), agent.start_adjust("app", {}) as running:  # noqa: PT012
         running.wait_for_line(lambda _: True)
         assert len(session_members(running.pid)) == 2
         raise ZeroDivisionError
@@ -304,7 +304,7 @@ def test_stderr_text_is_decoded_as_strictly_as_by_the_agent(tmp_path: Path) -> N
 
 
 def test_no_process_left_names_and_kills_what_is_left() -> None:
-    with pytest.raises(LeftoverError, match="sleep 600"), no_process_left("inner", 0.1) as processes:
+    with pytest.raises(LeftoverError, match="sleep 600"), no_process_left("inner", 0.1) as processes:  # noqa: PT012
         subprocess.run(["setsid", "-f", "sleep", "600"], check=True)
         wait_until(lambda: len(processes.living()) == 1, 5, "start of the service")
     assert not processes.living()
@@ -318,7 +318,7 @@ def test_no_process_left_waits_for_what_is_about_to_go_and_ignores_zombies() -> 
 
 
 def test_no_process_left_does_not_hide_the_failure_of_the_test() -> None:
-    with pytest.raises(ZeroDivisionError), no_process_left("inner", 0.1) as processes:
+    with pytest.raises(ZeroDivisionError), no_process_left("inner", 0.1) as processes:  # noqa: PT012
         subprocess.run(["setsid", "-f", "sleep", "600"], check=True)
         raise ZeroDivisionError
     assert not processes.living()

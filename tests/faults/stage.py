@@ -119,7 +119,7 @@ class Init:
 class _Brisk(Agent):
     """An agent that does not ask `--info` first: that is another run, and no concern of ours."""
 
-    def info(self, app: str, *, deadline: float = PATIENCE) -> dict[str, Any]:
+    def info(self, app: str, *, deadline: float = PATIENCE) -> dict[str, Any]:  # noqa: ARG002 - as inherited
         return {"has_cancel": True}
 
 
@@ -205,7 +205,6 @@ class Stage:
         agent = _Brisk(self.servo.path, env={**self.servo.env, **self.env})
         request: Mapping[str, Any] = self.servo.request(*(f"{name}.cpu" for name in NAMES))
         self._running = agent.start_adjust("app", request, reader="block")
-        self._struck = time.monotonic()
 
     # During the run.
 
@@ -255,7 +254,6 @@ class Stage:
         )
         self.ours = [Known(pid, born(pid)) for pid in children(us)]
         self.family = [Known(pid, born(pid)) for pid in self.marked.living() if pid != us]
-        self._struck = time.monotonic()
 
     def send(self, number: int) -> None:
         """Send the program a signal."""
@@ -290,6 +288,8 @@ class Stage:
     def end(self) -> Ended:
         """Wait for the exit, and read what is left to be read."""
         wait_until(lambda: self.exited, PATIENCE, f"our exit: {self.running.operation.told()}")
+        # Not the moment at which we notice it: that of the thread that waits for it.
+        operation = self.running.operation
         seconds = time.monotonic() - self._struck
         self.running.resume_reading()
         operation = self.running.finish(PATIENCE)
@@ -324,10 +324,10 @@ class Stage:
         except DeadlineError as error:
             raise DeadlineError(f"{error}: {self.survivors()}") from None
 
-    def zombies(self, known: Iterable[Known]) -> list[Known]:
+    def zombies(self, known: Iterable[Known], *, sparing: Collection[int] = ()) -> list[Known]:
         """Return which of the known processes still exist, after an init has reaped its own."""
         self._reap()
-        return [process for process in known if process.there]
+        return [process for process in known if process.there and process.pid not in sparing]
 
     def _reap(self) -> None:
         self._init.reap([] if self._running is None else [self._running.pid])

@@ -38,7 +38,7 @@ def test_killed_at_random_moments_we_leave_nothing(stage: Stage, repetition: int
     for name in NAMES:
         for phase in ("query", "adjust"):
             stage.shape(name, phase, "brief", gate=False)
-    chance = random.Random(repetition)
+    chance = random.Random(repetition)  # noqa: S311 - no secret
     for number in range(KILLS):
         # Half of them in the first tenth of a second, when everything begins.
         moment = chance.uniform(0, 0.1) if number % 2 else chance.uniform(0.1, 1.5)

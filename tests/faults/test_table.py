@@ -56,7 +56,7 @@ def test_fault(stage: Stage, cell: Cell) -> None:
     spared = services if cell.shape == "daemon" or ended.code == 0 else set()
     if killed:
         stage.await_nothing(cell.grace + GUARDED, "end of all we ran", sparing=spared)
-        wait_until(lambda: not stage.zombies(stage.family), INIT, "reaping by an init")
+        wait_until(lambda: not stage.zombies(stage.family, sparing=spared), INIT, "reaping by an init")
     elif ended.code == 0:
         # A good driver has told its processes to end, and does not wait for the last breath of each.
         stage.await_nothing(PATIENCE, "end of what good drivers ran", sparing=spared)

@@ -6,6 +6,8 @@ for the events around the start of a driver, besides which driver and phase:
 is not noted yet).
 """
 
+# ruff: noqa: INP001 - its directory is a place for PYTHONPATH, no package
+
 from __future__ import annotations
 
 import os
