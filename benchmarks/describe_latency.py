@@ -99,7 +99,9 @@ class Fleet:
 
 def environment() -> dict[str, str]:
     """Return our environment, with `python3` being the interpreter that runs this."""
-    made = {name: value for name, value in os.environ.items() if not name.startswith("OPTUNE_")}
+    # Without cached bytecode every start would compile the program anew, which no installation does.
+    left_out = ("OPTUNE_", "PYTHONDONTWRITEBYTECODE")
+    made = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     made["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made.get("PATH", os.defpath)])
     return made
 
