@@ -83,7 +83,7 @@ def adjust(run: Run, application: str, given: bytes | None) -> Answer:
     asked = ask(run, application, run.supervisor.now())
     not_started = {name: {"status": "not-started"} for name in config.drivers}
     if asked.cause:
-        return ended(asked.cause, {"drivers": not_started})
+        return ended(asked.cause, more={"drivers": not_started})
     if asked.failures:
         return Answer(
             {**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1
@@ -172,7 +172,7 @@ def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
 def _conclude(run: Run, outcomes: list[Outcome], table: Object) -> Answer:
     more = report.what_they_said(outcomes)
     if run.supervisor.cause:
-        return ended(run.supervisor.cause, {**more, "drivers": table})
+        return ended(run.supervisor.cause, outcomes, {**more, "drivers": table})
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         return Answer({**more, **report.failure(failures), "drivers": table}, 1)

@@ -96,10 +96,10 @@ def _passed_over(count: int) -> str:
     return f"{files} passed over for lack of the executable flag"
 
 
-def ended(cause: str, more: Object | None = None) -> Answer:
-    """Give the answer of a run that a signal or the agent's end has ended (SPEC 5, 10).
+def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:
+    """Give the answer of a run that a signal, a cancel or the agent's end has ended (SPEC 5, 10).
 
-    `more`: what else the final object is to hold.
+    `outcomes` are of the drivers that were adjusted; `more` is what else the final object is to hold.
     """
     said = "terminated"
     if cause == CANCEL:
@@ -108,7 +108,10 @@ def ended(cause: str, more: Object | None = None) -> Answer:
         words = "the agent has closed our output; all drivers were stopped"
     else:
         words = f"ended by {cause}; all drivers were stopped"
-    return Answer({**(more or {}), "status": said, "reason": cause, "message": words}, exit_status(cause))
+    hurt = [outcome for outcome in outcomes if not outcome.ok]
+    message = clip("\n".join([words, *([report.lines_of(hurt)] if hurt else [])]))
+    final = {**(more or {}), "status": said, "reason": cause, "message": message}
+    return Answer(final, exit_status(cause))
 
 
 def exit_status(cause: str | None) -> int:

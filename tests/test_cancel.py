@@ -36,6 +36,7 @@ def test_a_driver_that_can_be_cancelled_is_told_once_and_has_its_time(servo: Ser
     assert (operation.reply["status"], operation.reply["reason"]) == ("canceled", "SIGUSR1")
     assert operation.reply["state"] == "as before"
     assert operation.reply["drivers"]["01cancelable"]["reason"] == "rolled-back"
+    assert operation.reply["message"].split("\n")[1].startswith("01cancelable: canceled: ")
     assert operation.reply["drivers"]["02plain"] == {"status": "not-started"}
     assert [event.what for event in servo.log(phase="adjust")].count("SIGUSR1") == 1
     assert "01cancelable: rolling back" in [message["message"] for message in operation.progress]

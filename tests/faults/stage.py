@@ -51,7 +51,7 @@ class Known:
     @property
     def there(self) -> bool:
         """Whether it exists, be it as a zombie."""
-        return born(self.pid) == self.born
+        return self.born != "" and born(self.pid) == self.born
 
 
 def allowed(seconds: float) -> float:
@@ -205,6 +205,7 @@ class Stage:
         agent = _Brisk(self.servo.path, env={**self.servo.env, **self.env})
         request: Mapping[str, Any] = self.servo.request(*(f"{name}.cpu" for name in NAMES))
         self._running = agent.start_adjust("app", request, reader="block")
+        self._struck = time.monotonic()
 
     # During the run.
 
@@ -254,6 +255,7 @@ class Stage:
         )
         self.ours = [Known(pid, born(pid)) for pid in children(us)]
         self.family = [Known(pid, born(pid)) for pid in self.marked.living() if pid != us]
+        self._struck = time.monotonic()
 
     def send(self, number: int) -> None:
         """Send the program a signal."""
@@ -288,8 +290,6 @@ class Stage:
     def end(self) -> Ended:
         """Wait for the exit, and read what is left to be read."""
         wait_until(lambda: self.exited, PATIENCE, f"our exit: {self.running.operation.told()}")
-        # Not the moment at which we notice it: that of the thread that waits for it.
-        operation = self.running.operation
         seconds = time.monotonic() - self._struck
         self.running.resume_reading()
         operation = self.running.finish(PATIENCE)
