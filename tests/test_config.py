@@ -372,11 +372,19 @@ def known(config: Config) -> dict[str, Any]:
         "serial": sorted(config.serial),
         "limit": config.limit,
         "grace": config.grace,
+        "cancel_grace": config.cancel_grace,
         "on_failure": config.on_failure,
     }
 
 
-DEFAULTS = {"parallel": 32, "serial": [], "limit": None, "grace": 3, "on_failure": "continue"}
+DEFAULTS = {
+    "parallel": 32,
+    "serial": [],
+    "limit": None,
+    "grace": 3,
+    "cancel_grace": 300,
+    "on_failure": "continue",
+}
 
 
 @pytest.mark.parametrize(
@@ -414,8 +422,9 @@ def test_without_a_section_the_defaults_hold(directory: Directory, text: str | N
         pytest.param("io_timeout: 0", {"limit": None}, id="io_timeout-0"),
         pytest.param("grace: 10", {"grace": 10}, id="grace"),
         pytest.param("grace: 0", {"grace": 0}, id="grace-0"),
+        pytest.param("grace: 1000000000", {"grace": 10**9}, id="grace-a-billion"),
         pytest.param("grace: 0.25", {"grace": 0.25}, id="grace-fraction"),
-        pytest.param("cancel_grace: 60", {}, id="cancel_grace"),
+        pytest.param("cancel_grace: 60", {"cancel_grace": 60}, id="cancel_grace"),
         pytest.param("on_failure: stop", {"on_failure": "stop"}, id="on_failure-stop"),
         pytest.param("on_failure: continue", {"on_failure": "continue"}, id="on_failure-continue"),
         pytest.param("serial: []", {"serial": []}, id="serial-empty"),
@@ -516,6 +525,7 @@ def test_a_file_without_the_bytes_agg_is_not_parsed(directory: Directory, conten
         ("io_timeout", ".inf"),
         ("io_timeout", "[1]"),
         ("grace", "-0.5"),
+        ("grace", "1000000001"),
         ("grace", "3s"),
         ("grace", "false"),
         ("grace", "null"),
@@ -573,6 +583,7 @@ def test_a_wrong_value_is_named(directory: Directory, text: str, value: str) -> 
         pytest.param("io_timeout", "1" + "0" * 400, id="too-large-a-timeout"),
         pytest.param("cancel_grace", "!!float ''", id="empty-float"),
         pytest.param("grace", "!!bool x", id="no-boolean"),
+        pytest.param("grace", "!!python/int 5", id="what-only-an-unsafe-loader-reads"),
         pytest.param("grace", "!!timestamp x", id="no-timestamp"),
     ],
 )

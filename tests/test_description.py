@@ -63,6 +63,16 @@ KIND = {"type": "enum", "values": ["m5.large", "m5.xlarge"], "value": "m5.large"
         ),
         pytest.param({"application": {}}, {"application": {}}, id="application-without-components"),
         pytest.param(
+            {"application": {}, "components": {"web": 1}},
+            {"application": {}, "components": {"web": 1}},
+            id="both",
+        ),
+        pytest.param(
+            {"components": {}, "monitoring": {"a": 1}},
+            {"application": {"components": {}, "monitoring": {"a": 1}}},
+            id="an-old-reply-is-wrapped-as-a-whole",
+        ),
+        pytest.param(
             {"application": {"components": {"web": {}}}},
             {"application": {"components": {"web": {}}}},
             id="component-without-settings",

@@ -272,6 +272,28 @@ def test_patience_is_5_s_unless_it_is_told_otherwise() -> None:
     ]
 
 
+def test_a_tree_is_gone_when_two_looks_in_a_row_10_ms_apart_find_nothing() -> None:
+    """SPEC 10. Between two readings of one look a process may have forked another and ended."""
+    life = Life(90, adjusting(29))
+    life.stop(100, 3)
+    looks = [
+        (100.5, NONE),
+        (100.505, NONE),
+        (100.508, REST),
+        (100.509, NONE),
+        (100.515, NONE),
+        (100.52, NONE),
+    ]
+    assert [step(life, now, alive) for now, alive in looks] == [
+        "wait",
+        "wait",
+        "ask-rest",
+        "wait",
+        "wait",
+        "done",
+    ]
+
+
 def test_skipping_the_grace_does_not_prolong_the_patience() -> None:
     life = Life(90, adjusting(29))
     life.stop(100, 0.5, 0.2)

@@ -188,6 +188,24 @@ def test_who_has_finished_is_told_of_a_short_line_too(end: End) -> None:
     assert end.outlet.finish()
 
 
+def test_nothing_is_said_to_be_written_before_it_is(end: End) -> None:
+    """What is being written counts, and so does what waits behind it."""
+    first, second = b"1" * 300_000, b"2" * 300_000
+    end.outlet.put(first)
+    # What is read is being written: from now on the second is on its own.
+    assert end.read(1) == b"1"
+    end.outlet.put(second)
+    assert not end.outlet.finish()
+    end.read(len(first) - 1)
+    assert end.read(1) == b"2"
+    assert end.outlet.full
+    assert not end.outlet.finish()
+    assert not end.outlet.drain(0.05)
+    end.read(len(second) - 1)
+    assert end.outlet.drain(10)
+    assert end.outlet.finish()
+
+
 def test_draining_waits_no_longer_than_it_was_told(end: End) -> None:
     block_up(end)
     start = time.monotonic()
@@ -199,7 +217,10 @@ def test_draining_waits_for_the_reader(end: End) -> None:
     said = block_up(end)
     reader = threading.Thread(target=end.read, args=(len(said),), daemon=True)
     reader.start()
-    assert end.outlet.drain(20)
+    start = time.monotonic()
+    assert end.outlet.drain(60)
+    # Until the end of reading, that is, not of the time.
+    assert time.monotonic() - start < 30
     assert not end.outlet.broken
     reader.join(10)
 
@@ -223,6 +244,9 @@ def test_a_reader_that_goes_while_we_write_is_noticed(end: End) -> None:
     end.hang_up()
     wait_until(lambda: end.outlet.broken, 10, "noticing that the reader has gone")
     wait_until(lambda: end.told > told, 10, "being told of it")
+    # Who waits for room would wait for ever.
+    assert not end.outlet.full
+    assert end.outlet.finish()
 
 
 def test_what_is_said_to_nobody_is_lost_without_noise(end: End) -> None:

@@ -613,8 +613,7 @@ def test_a_message_is_told_after_the_drivers_name(message: Any, text: str) -> No
     "content", [{"progress": 1}, {"progress": 1, "message": None}], ids=["absent", "null"]
 )
 def test_without_a_message_the_driver_is_still_named(content: Object) -> None:
-    message = Course(1).advance("01ec2asg", content)["message"]
-    assert message.rstrip(": ") == "01ec2asg"
+    assert Course(1).advance("01ec2asg", content)["message"] == "01ec2asg"
 
 
 def test_other_keys_pass_through_unchanged() -> None:
@@ -649,6 +648,8 @@ progresses = (
 @given(st.lists(st.lists(progresses, max_size=6), min_size=1, max_size=9))
 @example([[100 / 3, 2 * 100 / 3], [0.1 + 0.2], [99.99999999999999]])
 @example([[28.999999999999996], [], [5e-324, 100.00000000000001]])
+# In floating point 100 + 49.99999999999999 is 150, and a third of it 50.
+@example([[], [49.99999999999999], []])
 def test_the_whole_course_is_exact_and_never_goes_back(course_of_each: list[list[Any]]) -> None:
     count = len(course_of_each)
     course = Course(count)

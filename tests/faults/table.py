@@ -304,8 +304,9 @@ def cells() -> Iterator[Cell]:
             yield Cell(fault, moment, "tree")
     for shape in SHAPES:
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST, GRACE):
-            for fault in (SIGTERM, SIGKILL) if shape != "tree" else ():
-                yield Cell(fault, moment, shape)
+            if shape != "tree":
+                yield Cell(SIGTERM, moment, shape)
+                yield Cell(SIGKILL, moment, shape)
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST):
             yield Cell(TIMEOUT, moment, shape)
     for shape, verdict in DEEDS.items():
@@ -318,7 +319,7 @@ QUICK = {
     *(f"tree-{fault.name}-first" for fault in DONE_TO_US),
     *(f"tree-SIGKILL-{moment}" for moment in ("start", "query", "noting")),
     *(f"{shape}-SIGTERM-first" for shape in ("stopped", "forking", "session", "orphan")),
-    "deep-SIGKILL-first",
+    "session-SIGKILL-first",
     "parent-KILL-deed-first",
 }
 """The cells that run always."""
