@@ -209,11 +209,11 @@ def main() -> NoReturn:
     try:
         call = Call(sys.argv[1:])
     except WrongUsage as error:
-        os.write(2, f"adjust: {error}\n\n{USAGE}".encode("ascii", "backslashreplace"))
-        sys.exit(2)
+        _explain(2, f"adjust: {error}\n\n{USAGE}")
+        os._exit(2)
     if call.operation == "help":
-        sys.stdout.write(USAGE)
-        sys.exit(0)
+        _explain(1, USAGE)
+        os._exit(0)
     ledger = Ledger()
     lock = _directory() if call.operation == "adjust" else None
     guardian = Guardian(ledger, [] if lock is None else [lock])
@@ -223,6 +223,14 @@ def main() -> NoReturn:
     status = _watch(coordinator, noticed)
     guardian.dismiss()
     os._exit(status)
+
+
+def _explain(descriptor: int, text: str) -> None:
+    """Write to a person, who may have gone."""
+    try:
+        os.write(descriptor, text.encode("ascii", "backslashreplace"))
+    except OSError:
+        return
 
 
 def _directory() -> int | None:

@@ -125,9 +125,10 @@ def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, st
     ours = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     if not environment.get("PYTHONUNBUFFERED"):
         ours["PYTHONUNBUFFERED"] = "1"
-    seconds = _decimal(environment.get(TIMEOUT, "").strip())
+    text = environment.get(TIMEOUT, "").strip()
+    seconds = _decimal(text)
     if seconds is not None and seconds > 1 and seconds.is_integer():
-        ours[TIMEOUT] = str(int(seconds) - 1)
+        ours[TIMEOUT] = str(int(text.partition(".")[0]) - 1)
     return {**environment, **ours}
 
 

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import time
+from contextlib import suppress
 
 from servo_agg.lifecycle import Life, Limits
 from servo_agg.processes import bearing, kill_all
@@ -57,8 +58,12 @@ class Guardian:
         os.close(ours)
 
     def dismiss(self) -> None:
-        """Let it go, and reap it. What the ledger still names is left alone."""
-        os.write(self._line, _DISMISSED)
+        """Let it go, and reap it. What the ledger still names is left alone.
+
+        That it was killed, by an operator or for want of memory, is no failure of this run.
+        """
+        with suppress(BrokenPipeError):
+            os.write(self._line, _DISMISSED)
         os.close(self._line)
         deadline = time.monotonic() + _FAREWELL
         while os.waitpid(self._pid, os.WNOHANG) == (0, 0):

@@ -93,7 +93,7 @@ class Run:
 
 def _passed_over(count: int) -> str:
     files = "1 file" if count == 1 else f"{count} files"
-    return f"{files} passed over for lack of the executable flag"
+    return f"{files} passed over for lack of the executable flag, or of our right to use it"
 
 
 def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:

@@ -176,15 +176,32 @@ def _first_line_fault(path: str, number: int) -> str:
         return "the file has vanished since adjust.d was listed"
     except OSError as error:
         return f"the file cannot be read ({os.strerror(error.errno or 0)}); check its permissions"
+    if first.startswith(b"#!"):
+        return _interpreter_fault(path, first, number)
+    for beginning, cause in _BEGINNINGS.items():
+        if first.startswith(beginning):
+            return cause
+    if number == errno.ENOEXEC:
+        return "it is no program: it has no #! line that names its interpreter"
+    return _NOT_EXECUTABLE
+
+
+def _interpreter_fault(path: str, first: bytes, number: int) -> str:
     interpreter = os.fsdecode((first[2:].split() or [b""])[0])
-    cause = "it cannot be executed; check its permissions, and that its file system allows programs"
-    if not first.startswith(b"#!"):
-        if number == errno.ENOEXEC:
-            cause = "it is no program: it has no #! line that names its interpreter"
-    elif first.endswith(b"\r\n"):
-        cause = "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
-    elif number == errno.ENOENT:
-        cause = f"its interpreter {interpreter} does not exist"
-    elif os.access(path, os.X_OK):
-        cause = f"its interpreter {interpreter} may not be executed"
-    return cause
+    if not interpreter:
+        return "its #! line names no interpreter"
+    if first.endswith(b"\r\n"):
+        return "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+    if number == errno.ENOENT:
+        return f"its interpreter {interpreter} does not exist"
+    if os.access(path, os.X_OK):
+        return f"its interpreter {interpreter} may not be executed"
+    return _NOT_EXECUTABLE
+
+
+_BEGINNINGS = {
+    b"\x7fELF": "it is a program for another kind of machine, or what it is linked with is missing",
+    b"\xef\xbb\xbf#!": "a byte order mark stands before its #! line; save it without one",
+}
+
+_NOT_EXECUTABLE = "it cannot be executed; check its permissions, and that its file system allows programs"

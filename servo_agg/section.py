@@ -46,11 +46,12 @@ def read() -> dict[str, Any]:
         ) from None
     loader = None
     try:
-        loader = yaml.SafeLoader(text)
+        # The one in C is ten times as quick, and files of some hundred KB are seen.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         document = loader.get_node() if loader.check_node() else None
-        return _construct(loader, _find(document))
+        return _construct(loader, _find(document), text.decode())
     except (yaml.YAMLError, RecursionError) as error:
-        raise BadConfiguration(f"{FILE} cannot be read as YAML: {_where(error)}") from None
+        raise BadConfiguration(f"{FILE} cannot be read as YAML: {_where(error, text)}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -67,19 +68,19 @@ def _find(document: yaml.Node | None) -> yaml.Node | None:
     return found
 
 
-def _construct(loader: yaml.SafeLoader, section: Any) -> dict[str, Any]:
+def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, Any]:
     """Construct our section alone, key by key, so that a mistake can be named."""
     if section is None or section.tag == "tag:yaml.org,2002:null":
         return {}
     if section.tag != "tag:yaml.org,2002:map" or not isinstance(section.value, list):
         raise BadConfiguration(
-            f"{FILE}: the section {SECTION} must hold keys and values, not {_shown(section)}"
+            f"{FILE}: the section {SECTION} must hold keys and values, not {_shown(section, text)}"
         )
     loader.flatten_mapping(section)
     values: dict[str, Any] = {}
     for key, node in section.value:
-        name = _shown(key)
-        _check_key(name, _shown(node))
+        name = _shown(key, text, key=True)
+        _check_key(name, _shown(node, text))
         right, wanted = _KEYS[name]
         try:
             value = loader.construct_object(node, deep=True)
@@ -91,30 +92,30 @@ def _construct(loader: yaml.SafeLoader, section: Any) -> dict[str, Any]:
             value = None
         if not right(value):
             raise BadConfiguration(
-                f"{FILE}, line {node.start_mark.line + 1}: {SECTION}.{name} is {_shown(node)},"
+                f"{FILE}, line {node.start_mark.line + 1}: {SECTION}.{name} is {_shown(node, text)},"
                 f" but it must be {wanted}"
             )
         values[name] = value
     return values
 
 
-def _shown(node: yaml.Node) -> str:
-    """Give a value as it stands in the file, bounded."""
+def _shown(node: yaml.Node, text: str, *, key: bool = False) -> str:
+    """Give a value as it stands in the file, bounded; a text that is no key as such, in quotes."""
+    shown = " ".join(text[node.start_mark.index : node.end_mark.index].split())
     if isinstance(node.value, str):
-        text = node.value
-        return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-    mark = node.start_mark
-    if mark.buffer is None:
-        return f"a list or mapping (line {mark.line + 1})"
-    text = mark.buffer[mark.pointer : node.end_mark.pointer].strip()
-    return " ".join(text.split())[:_SHOWN]
+        shown = node.value
+        if node.tag == "tag:yaml.org,2002:str" and not key:
+            shown = f"the text {node.value!r}"
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
 
 
-def _where(error: Exception) -> str:
+def _where(error: Exception, text: bytes) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is nested too deep"
     if mark is not None:
-        return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
+        lines = text.decode("utf-8", "replace").splitlines()
+        there = f": {lines[mark.line].strip()[:_SHOWN]!r}" if mark.line < len(lines) else ""
+        return f"{problem} (line {mark.line + 1}, column {mark.column + 1}{there})"
     position = getattr(error, "position", None)
     return f"{problem} (position {position})" if position is not None else str(problem)
 
