@@ -131,12 +131,20 @@ class Running:
             return True
         if self.exited or not self.life.overdue(now, quiet=all_heard and self.child.worker.quiet()):
             return False
-        allowance = self.phase.limits.allowance
-        words = f"was silent for {self.life.silent_for(now):.1f} s and was stopped"
-        if allowance is not None:
-            words = f"gave no answer within {allowance:g} s and was stopped"
-        self._blame("timeout", words)
+        self._blame("timeout", f"{self._about_silence(now)} and was stopped")
         return True
+
+    def _about_silence(self, now: float) -> str:
+        limits = self.phase.limits
+        if limits.until is None or limits.allowance is None:
+            return f"was silent for {self.life.silent_for(now):.1f} s"
+        waited = self.life.started_at - (limits.until - limits.allowance)
+        if waited < limits.allowance / 4:
+            return f"gave no answer within {limits.allowance:g} s"
+        return (
+            f"gave no answer within the {limits.allowance:g} s that all drivers have together, having been"
+            f" begun {waited:.1f} s late because of `parallel` or `serial`,"
+        )
 
     def _blame(self, reason: str, words: str) -> None:
         self.ending.trouble = reason

@@ -132,8 +132,8 @@ class Supervisor:
                 self._obey(adjusting=phase.adjusting)
                 if stop_at is not None and self.now() >= stop_at:
                     self._stop(self._running.values(), "failure")
-                self._attend(outcomes)
-                if self._running:
+                # An end makes room for the next to be begun: only when there was none do we wait.
+                if not self._attend(outcomes):
                     self._wait(stop_at)
         finally:
             # Only a mistake of ours leaves any: it must not leave drivers behind.
@@ -215,8 +215,12 @@ class Supervisor:
             self._note(f"{running.job.name}: stopping it")
         stop_all(these, cause, self.now())
 
-    def _attend(self, outcomes: dict[str, Outcome]) -> None:
-        """Look at each driver: must it be stopped, what is the next step of stopping it, is it done."""
+    def _attend(self, outcomes: dict[str, Outcome]) -> bool:
+        """Look at each driver: must it be stopped, what is the next step of that, is it done.
+
+        Tells whether any was.
+        """
+        before = len(self._running)
         for running in tuple(self._running.values()):
             if running.judge(self.now(), all_heard=not self._inbox.holds_output):
                 self._stop([running], None)
@@ -234,6 +238,7 @@ class Supervisor:
                 outcomes[outcome.name] = outcome
             else:
                 self._cancel(running.asks_for, outcome)
+        return len(self._running) < before
 
     def _wait(self, stop_at: float | None) -> None:
         now = self.now()

@@ -187,3 +187,23 @@ def test_thirty_drivers_answer_the_agent_as_one(servo: ServoDirectory) -> None:
     assert operation.ok
     assert operation.reply is not None
     assert len(operation.reply["application"]["components"]) == 30
+
+
+def test_as_many_run_at_once_as_may(servo: ServoDirectory) -> None:
+    servo.configure("agg: {parallel: 3}")
+    for number in range(9):
+        servo.add(f"{number}slow", "slow", seconds=0.4)
+    assert servo.run("--query", "app").returncode == 0
+    spans = sorted(lives(servo.log(phase="query")).values())
+    for turn in range(0, 9, 3):
+        together = spans[turn : turn + 3]
+        assert max(start for start, _ in together) < min(end for _, end in together)
+
+
+def test_a_timeout_tells_of_one_that_had_to_wait(servo: ServoDirectory) -> None:
+    servo.configure("agg: {parallel: 1}")
+    servo.add("01slow", "slow", seconds=0.7)
+    servo.add("02slow", "slow", seconds=600)
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
+    assert completed.reply["reason"] == "timeout"
+    assert "late because of `parallel` or `serial`, and was stopped" in completed.reply["message"]
