@@ -139,7 +139,7 @@ class Running:
         if limits.until is None or limits.allowance is None:
             return f"was silent for {self.life.silent_for(now):.1f} s"
         waited = self.life.started_at - (limits.until - limits.allowance)
-        if waited < limits.allowance / 4:
+        if waited < max(0.5, limits.allowance / 4):
             return f"gave no answer within {limits.allowance:g} s"
         return (
             f"gave no answer within the {limits.allowance:g} s that all drivers have together, having been"

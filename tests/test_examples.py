@@ -124,6 +124,11 @@ class Servo:
         return [entry.name for entry in path.parent.iterdir() if entry.name != path.name]
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is written, or replaced by another."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
 @pytest.fixture
 def servo_directory(tmp_path: Path) -> Servo:
     return Servo(tmp_path)
@@ -206,24 +211,24 @@ def test_a_value_that_cannot_be_is_rejected_and_nothing_is_written(
     servo_directory: Servo, driver: str, setting: str, value: Any, told: str
 ) -> None:
     path = servo_directory.write(driver, "# nothing but this\n")
-    before = path.stat()
+    before = identity(path)
     done = servo_directory.adjust(driver, {**CHANGE[driver], setting: value})
     assert done.verdict == (1, "rejected", "invalid-value")
     assert done.reply["message"] == f"{COMPONENT[driver]}.{setting}: {told}"
     assert len(done.lines) == 1
-    assert path.stat() == before
+    assert identity(path) == before
 
 
 @BOTH
 def test_an_adjust_of_nothing_writes_nothing(servo_directory: Servo, driver: str) -> None:
     """A setting that is null counts as not given."""
     path = servo_directory.write(driver, "")
-    before = path.stat()
+    before = identity(path)
     settings = dict.fromkeys(FIRST[driver])
     data = {"application": {"components": {COMPONENT[driver]: {"settings": settings}}}}
     done = servo_directory.run(driver, "demo", data=json.dumps(data).encode())
     assert (done.returncode, done.lines) == (0, [{"status": "ok"}])
-    assert path.stat() == before
+    assert identity(path) == before
 
 
 @BOTH
@@ -358,7 +363,8 @@ def test_envfile_says_how_to_get_pyyaml(servo_directory: Servo) -> None:
 def test_limits_needs_little(servo_directory: Servo) -> None:
     path = servo_directory.path / "bin"
     path.mkdir()
-    for tool in "sh awk chmod cp grep ln mkdir mktemp mv rm sed sync tail".split():
+    tools = "sh awk chmod cp grep ln mkdir mktemp mv rm sed sync tail"
+    for tool in tools.split():
         (path / tool).symlink_to(shutil.which(tool) or "/nowhere")
     done = servo_directory.adjust(LIMITS, CHANGE[LIMITS], PATH=str(path))
     assert (done.returncode, done.reply, done.stderr) == (0, {"status": "ok"}, "")
