@@ -232,14 +232,6 @@ def test_an_adjust_of_nothing_writes_nothing(servo_directory: Servo, driver: str
 
 
 @BOTH
-@pytest.mark.parametrize("data", [b"", b'{"application": {', b"nonsense"])
-def test_an_input_that_is_no_json_fails_in_words(servo_directory: Servo, driver: str, data: bytes) -> None:
-    done = servo_directory.run(driver, "demo", data=data)
-    assert done.verdict == (1, "failed", "bad-input")
-    assert "the input on stdin" in done.reply["message"]
-
-
-@BOTH
 def test_mode_and_other_lines_are_kept(servo_directory: Servo, driver: str) -> None:
     others = "# caf\xe9\r\n\nOTHER = 'x'\n#queue_size=1\n#WEB_GC=g1\nMY_WEB_GC=g1"
     path = servo_directory.write(driver, others)
@@ -369,6 +361,13 @@ def test_limits_needs_little(servo_directory: Servo) -> None:
     done = servo_directory.adjust(LIMITS, CHANGE[LIMITS], PATH=str(path))
     assert (done.returncode, done.reply, done.stderr) == (0, {"status": "ok"}, "")
     assert servo_directory.describe(LIMITS, "limits", PATH=str(path))["queue_size"]["value"] == 256
+
+
+@pytest.mark.parametrize("data", [b"", b'{"application": {', b'{"application": {}} x', b"[{}]"])
+def test_limits_takes_no_other_input_than_an_object(servo_directory: Servo, data: bytes) -> None:
+    done = servo_directory.run(LIMITS, "demo", data=data)
+    assert done.verdict == (1, "failed", "bad-input")
+    assert done.reply["message"] == "the input on stdin is no JSON object"
 
 
 def test_limits_finds_its_integers_in_any_json(servo_directory: Servo) -> None:
