@@ -58,10 +58,10 @@ def insist_on_psutil() -> None:
     """Import psutil while there are descriptors to do so. Raises BadEnvironment (SPEC 5)."""
     try:
         import psutil  # noqa: F401, PLC0415 - 14 ms that a query is spared
-    except ImportError:
+    except (ImportError, OSError) as error:
         raise BadEnvironment(
             "an adjust needs the Python package psutil, to stop drivers with all their children."
-            f" Install it: {INSTALL}psutil"
+            f" It is missing or broken ({error}); install it: {INSTALL}--upgrade psutil"
         ) from None
 
 

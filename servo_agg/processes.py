@@ -94,7 +94,7 @@ def _look_by_psutil() -> dict[int, Process]:
 def _all_by_psutil() -> Iterator[Process]:
     try:
         import psutil  # noqa: PLC0415 - needed only where there is no /proc, or to send signals
-    except ImportError:
+    except (ImportError, OSError):
         return
     try:
         for process in psutil.process_iter():
@@ -116,7 +116,7 @@ def _all_by_psutil() -> Iterator[Process]:
 def _mark_by_psutil(pid: int) -> str | None:
     try:
         import psutil  # noqa: PLC0415 - as above
-    except ImportError:
+    except (ImportError, OSError):
         return None
     try:
         return psutil.Process(pid).environ().get(MARK)
@@ -158,6 +158,6 @@ def send(processes: Iterable[Process], number: int) -> None:
 def _sender() -> tuple[Callable[[int, int], None], tuple[type[BaseException], ...]]:
     try:
         import psutil  # noqa: PLC0415 - 14 ms that only a stop is worth
-    except ImportError:
+    except (ImportError, OSError):
         return os.kill, (OSError,)
     return (lambda pid, number: psutil.Process(pid).send_signal(number)), (psutil.Error, OSError)

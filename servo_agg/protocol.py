@@ -179,15 +179,16 @@ def as_text(value: object) -> str:
     return "" if value is None else _encoder.encode(value)
 
 
-def clip(text: str) -> str:
-    """Bound a message to 256 KiB, saying what was cut (SPEC 13)."""
-    if len(text) <= TEXT_LIMIT // 4:
+def clip(text: str, shares: int = 1) -> str:
+    """Bound a message to 256 KiB, or to one of so many equal shares of that, saying what was cut (SPEC 13)."""
+    limit = TEXT_LIMIT // shares
+    if len(text) <= limit // 4:
         return text
     kept = text.encode("utf-8", "surrogatepass")
-    if len(kept) <= TEXT_LIMIT:
+    if len(kept) <= limit:
         return text
     mark = f" ... ({len(kept)} bytes in all)"
-    return kept[: TEXT_LIMIT - len(mark)].decode("utf-8", "ignore") + mark
+    return kept[: max(0, limit - len(mark))].decode("utf-8", "ignore") + mark
 
 
 class Decoder:

@@ -29,7 +29,8 @@ INSTALL = f"{sys.executable} -m pip install "
 def read() -> dict[str, Any]:
     """Give the section `agg`, checked; {} when there is none (SPEC 11)."""
     try:
-        with open(FILE, "rb") as file:
+        # Not to hang, should it be a pipe.
+        with open(os.open(FILE, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             text = file.read()
     except FileNotFoundError:
         return {}
@@ -41,7 +42,8 @@ def read() -> dict[str, Any]:
         import yaml  # noqa: PLC0415 - 14 ms that only a section `agg` is worth
     except ImportError:
         raise BadEnvironment(
-            f"{FILE} has a section {SECTION}, which cannot be read without the Python package PyYAML."
+            f"{FILE} may have a section {SECTION}, since the word occurs in it: it cannot be read without the"
+            " Python package PyYAML."
             f" Install it: {INSTALL}PyYAML"
         ) from None
     loader = None

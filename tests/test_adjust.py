@@ -293,3 +293,15 @@ def test_a_failed_query_refuses_the_adjust(servo: ServoDirectory) -> None:
     assert completed.reply["drivers"]["01plain"] == {"status": "not-started"}
     assert completed.reply["drivers"]["02fails"]["status"] == "failed"
     assert servo.log(phase="adjust") == []
+
+
+def test_long_failures_leave_room_for_each_other(servo: ServoDirectory) -> None:
+    names = [f"{number:02}x" for number in range(6)]
+    for name in names:
+        servo.add_script(name, replying(name, json.dumps({"status": "failed", "message": "é" * 200_000})))
+    completed = adjust(servo, servo.request(*(f"{name}.cpu" for name in names)))
+    message = completed.reply["message"]
+    assert [line.split(":")[0] for line in message.split("\n")] == names
+    assert len(message.encode()) <= 256 << 10
+    # An aggregator around us takes lines of up to 4 MiB.
+    assert len(completed.stdout.splitlines()[-1]) < 4 << 20

@@ -72,7 +72,7 @@ class Servo:
         shutil.copy(REPOSITORY / "config.yaml", path)
         self.section = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))["envfile"]
 
-    def run(self, driver: str, *args: str, data: bytes = b"", **env: str) -> Done:
+    def run(self, driver: str, *args: str, data: bytes = b"", **env: Any) -> Done:
         done = subprocess.run(
             [f"adjust.d/{driver}", *args],
             cwd=self.path,
@@ -85,7 +85,7 @@ class Servo:
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         return Done(done.returncode, lines, done.stderr.decode())
 
-    def describe(self, driver: str, component: str, **env: str) -> dict[str, dict[str, Any]]:
+    def describe(self, driver: str, component: str, **env: Any) -> dict[str, dict[str, Any]]:
         """Return what a query tells of the settings of the only component."""
         done = self.run(driver, "--query", "demo", **env)
         assert (done.returncode, len(done.lines), done.stderr) == (0, 1, ""), done
@@ -98,7 +98,7 @@ class Servo:
         described = self.describe(driver, COMPONENT[driver])
         return {name: setting["value"] for name, setting in described.items()}
 
-    def adjust(self, driver: str, values: dict[str, Any], **env: str) -> Done:
+    def adjust(self, driver: str, values: dict[str, Any], **env: Any) -> Done:
         settings = {name: {"value": value} for name, value in values.items()}
         components = {COMPONENT[driver]: {"settings": settings}}
         data = {"application": {"components": components}, "control": {"timeout": 600}}
