@@ -180,7 +180,7 @@ def as_text(value: object) -> str:
 
 
 def clip(text: str, shares: int = 1) -> str:
-    """Bound a message to 256 KiB, or to one of so many equal shares of that, saying what was cut (SPEC 13)."""
+    """Bound a message to 256 KiB, or to one of so many shares of that; say what was cut (SPEC 13)."""
     limit = TEXT_LIMIT // shares
     if len(text) <= limit // 4:
         return text
