@@ -152,6 +152,14 @@ class Life:
             self._kill_at = kill_at
         self._kill_at = min(self._kill_at, kill_at)
 
+    def bear_with(self) -> bool:
+        """Wait longer for what survived SIGKILL: PATIENCE in all; tell whether that is still ahead."""
+        longer = self._patience < PATIENCE
+        if longer and self._give_up_at is not None:
+            self._give_up_at += PATIENCE - self._patience
+            self._patience = PATIENCE
+        return longer
+
     def step(self, now: float, *, leader_gone: bool, any_left: bool) -> Step:
         """Give what is to be done next about a driver that is being stopped (SPEC 10).
 

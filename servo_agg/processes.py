@@ -27,16 +27,18 @@ class Process:
     parent   pid of its parent
     session  number of its session
     dead     whether it is a zombie: it holds nothing and does nothing any more
+    waiting  whether it is in a wait that no signal ends, as for a file server that is gone
     """
 
-    __slots__ = ("born", "dead", "parent", "pid", "session")
+    __slots__ = ("born", "dead", "parent", "pid", "session", "waiting")
 
-    def __init__(self, pid: int, born: int, parent: int, session: int, *, dead: bool) -> None:
+    def __init__(self, pid: int, born: int, parent: int, session: int, *, dead: bool, waiting: bool) -> None:
         self.pid = pid
         self.born = born
         self.parent = parent
         self.session = session
         self.dead = dead
+        self.waiting = waiting
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Process) and (self.pid, self.born) == (other.pid, other.born)
@@ -45,14 +47,31 @@ class Process:
         return hash((self.pid, self.born))
 
     def mark(self) -> str | None:
-        """Give the value of MARK in its environment; None if there is none, or none that we may read."""
+        """Give the value of MARK in its environment, or ""; None when it cannot be told now.
+
+        While a process executes another program its environment looks empty for an instant.
+        """
         wanted = MARK.encode() + b"="
         try:
             with open(f"/proc/{self.pid}/environ", "rb") as environ:
-                pairs = environ.read().split(b"\0")
+                text = environ.read()
+        except PermissionError:
+            return ""
         except OSError:
             return _mark_by_psutil(self.pid)
-        return next((os.fsdecode(pair[len(wanted) :]) for pair in pairs if pair.startswith(wanted)), None)
+        pairs = text.split(b"\0")
+        none = "" if text else None
+        return next((os.fsdecode(pair[len(wanted) :]) for pair in pairs if pair.startswith(wanted)), none)
+
+    def beyond_us(self) -> bool:
+        """Tell whether SIGKILL will not end it for now: it waits for a device, or is another user's."""
+        try:
+            os.kill(self.pid, 0)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return self.waiting
 
     def name(self) -> str:
         """Name it for a person: `NAME (pid N)`."""
@@ -83,8 +102,14 @@ def _read(pid: int) -> Process | None:
     # Fields of proc(5) from the third on: state, parent, group, session; the start time is the 22nd.
     if len(fields) < 20:  # noqa: PLR2004 - as above
         return None
-    dead = fields[0] in (b"Z", b"X")
-    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), dead=dead)
+    return Process(
+        pid,
+        int(fields[19]),
+        int(fields[1]),
+        int(fields[3]),
+        dead=fields[0] in (b"Z", b"X"),
+        waiting=fields[0] == b"D",
+    )
 
 
 def _look_by_psutil() -> dict[int, Process]:
@@ -106,6 +131,7 @@ def _all_by_psutil() -> Iterator[Process]:
                         process.ppid(),
                         os.getsid(process.pid),
                         dead=process.status() == psutil.STATUS_ZOMBIE,
+                        waiting=process.status() == psutil.STATUS_DISK_SLEEP,
                     )
             except (psutil.Error, OSError):
                 continue
@@ -119,7 +145,7 @@ def _mark_by_psutil(pid: int) -> str | None:
     except (ImportError, OSError):
         return None
     try:
-        return psutil.Process(pid).environ().get(MARK)
+        return psutil.Process(pid).environ().get(MARK, "")
     except (psutil.Error, OSError):
         return None
 

@@ -167,6 +167,9 @@ class Running:
             tree.ask_rest()
         elif step == "kill":
             tree.kill()
+        elif step == "give-up" and not tree.beyond_us() and self.life.bear_with():
+            # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
+            tree.kill()
         elif step == "give-up":
             names = [process.name() for process in tree.living()]
             names = names if self.exited else [self.job.name, *names]

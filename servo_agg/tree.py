@@ -79,8 +79,10 @@ class Tree:
     def _bears_mark(self, process: Process) -> bool:
         if self._bystanders is None or process in self._bystanders:
             return False
-        self._bystanders.add(process)
-        return process.mark() == self._mark
+        mark = process.mark()
+        if mark is not None:
+            self._bystanders.add(process)
+        return mark == self._mark
 
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""
@@ -123,6 +125,14 @@ class Tree:
         table = look()
         self.look(table)
         return self._living(table)
+
+    def beyond_us(self) -> bool:
+        """Tell whether something of the tree, the leader too, is such that SIGKILL does not end it."""
+        table = look()
+        alive = self._living(table)
+        if self._leader in table and not table[self._leader].dead:
+            alive.append(table[self._leader])
+        return any(process.beyond_us() for process in alive)
 
     def _living(self, table: dict[int, Process]) -> list[Process]:
         return [process for process in table.values() if not process.dead and process in self._members]
