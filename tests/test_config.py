@@ -448,7 +448,7 @@ def test_a_key_of_the_section_holds(directory: Directory, text: str, value: dict
 
 @pytest.mark.parametrize(
     ("value", "limit"),
-    [("", 19), ("10", 9), ("0", None), ("0.0", None), ("1", 0.5)],
+    [("", 19), (" \t", 19), ("10", 9), ("0", None), ("0.0", None), ("1", 0.5)],
 )
 def test_the_configured_timeout_holds_where_the_environment_has_none(
     directory: Directory, value: str, limit: float | None
