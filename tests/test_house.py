@@ -31,8 +31,13 @@ HEAVY = {
 
 
 def imported(servo: ServoDirectory, *arguments: str) -> set[str]:
+    """Give what a run imports beyond what every start of this interpreter does."""
+    return told(servo, "./adjust", *arguments) - told(servo, "-c", "pass")
+
+
+def told(servo: ServoDirectory, *arguments: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "./adjust", *arguments],
+        [sys.executable, "-X", "importtime", *arguments],
         cwd=servo.path,
         env=environment(servo.env, {"PYTHONUNBUFFERED": None}),
         capture_output=True,
