@@ -107,7 +107,9 @@ class _Stop:
     def descend(self) -> bool:
         """Take the next step; True when nothing is left, or it is given up."""
         gone, left = self.tree.remains()
-        step = self._life.step(time.monotonic(), leader_gone=gone, any_left=bool(left))
+        step = self._life.step(
+            time.monotonic(), leader_gone=gone, any_left=bool(left), settle=self.tree.settle
+        )
         if step == "ask-rest":
             self.tree.ask_rest()
         elif step == "kill":

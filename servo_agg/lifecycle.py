@@ -27,6 +27,9 @@ PATIENCE = 5.0
 GLANCE = 0.01
 """Seconds between two looks at what is left of a tree whose leader is gone, or was killed."""
 
+UNREST = 0.1
+"""Seconds in which nothing must be found of a tree that went on forking while it was stopped."""
+
 ASKING = 5.0
 """Seconds that a driver has to tell, on a cancel, whether it can be cancelled (SPEC 10)."""
 
@@ -160,11 +163,11 @@ class Life:
             self._patience = PATIENCE
         return longer
 
-    def step(self, now: float, *, leader_gone: bool, any_left: bool) -> Step:
+    def step(self, now: float, *, leader_gone: bool, any_left: bool, settle: float = GLANCE) -> Step:
         """Give what is to be done next about a driver that is being stopped (SPEC 10).
 
         One look that finds nothing proves little: between two of its readings a process may have
-        forked another and ended. Two such looks in a row, GLANCE apart, are needed.
+        forked another and ended. All looks of `settle` seconds must find nothing, two at least.
         """
         if not leader_gone or any_left:
             self._empty_since = None
@@ -172,7 +175,7 @@ class Life:
             self._empty_since = now
             return "wait"
         else:
-            return "done" if now >= self._empty_since + GLANCE else "wait"
+            return "done" if now >= self._empty_since + settle else "wait"
         if self._kill_at is not None and now < self._kill_at:
             if leader_gone and not self._asked_rest:
                 self._asked_rest = True

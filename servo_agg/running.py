@@ -162,7 +162,7 @@ class Running:
             return
         # While the leader is there to be waited for, there is no need to look.
         left = tree.living() if self.exited else []
-        step = self.life.step(now, leader_gone=self.exited, any_left=bool(left))
+        step = self.life.step(now, leader_gone=self.exited, any_left=bool(left), settle=tree.settle)
         if step == "ask-rest":
             tree.ask_rest()
         elif step == "kill":

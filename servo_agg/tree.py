@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import signal
 
+from servo_agg.lifecycle import GLANCE, UNREST
 from servo_agg.processes import kill_all, look, send
 
 TYPE_CHECKING = False
@@ -47,6 +48,13 @@ class Tree:
         self._born_at = born_at
         self._members: set[Process] = set()
         self._bystanders: set[Process] | None = None
+        self._asked = False
+        self._restless = False
+
+    @property
+    def settle(self) -> float:
+        """How long looks must find nothing until the tree counts as gone, in seconds."""
+        return UNREST if self._restless else GLANCE
 
     def look(self, table: dict[int, Process] | None = None) -> bool:
         """Take in all members that there are now; tell whether any is new.
@@ -67,7 +75,9 @@ class Tree:
         self._members |= {rows[pid] for pid in pids - ours if pid in rows}
         if self._bystanders is None:
             self._bystanders = set(rows.values())
-        return len(self._members) > before
+        anyone_new = len(self._members) > before
+        self._restless |= anyone_new and self._asked
+        return anyone_new
 
     def _owns_its_pid(self, rows: dict[int, Process]) -> bool:
         """Whether the leader's pid is not someone else's by now; then neither is the session.
@@ -86,6 +96,7 @@ class Tree:
 
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""
+        self._asked = True
         for number in (signal.SIGTERM, signal.SIGCONT):
             if self._born_at is None:
                 os.kill(self._leader, number)
