@@ -179,16 +179,6 @@ def test_info_asks_all_whoever_fails(servo: ServoDirectory) -> None:
     assert reply["version"] == "aggregator 2.0.0 (unknown, 1.0)"
 
 
-def test_thirty_drivers_answer_the_agent_as_one(servo: ServoDirectory) -> None:
-    for number in range(30):
-        servo.add(f"{number:02}plain", "plain")
-    with servo.agent(io_timeout=20) as agent:
-        operation = agent.describe("app")
-    assert operation.ok
-    assert operation.reply is not None
-    assert len(operation.reply["application"]["components"]) == 30
-
-
 def test_as_many_run_at_once_as_may(servo: ServoDirectory) -> None:
     servo.configure("agg: {parallel: 3}")
     for number in range(9):
