@@ -20,6 +20,10 @@ MARK = "SERVO_AGG_START"
 """The variable whose value is unique to each start of a driver (SPEC 3)."""
 
 
+_EXITING = 0x4
+"""PF_EXITING among the flags of a process in Linux."""
+
+
 class Process:
     """A process at the moment of a look. Two are the same when pid and start time are.
 
@@ -99,7 +103,7 @@ def _read(pid: int) -> Process | None:
             fields = stat.read(1024).rpartition(b")")[2].split()
     except OSError:
         return None
-    # Fields of proc(5) from the third on: state, parent, group, session; the start time is the 22nd.
+    # Fields of proc(5) from the third on: state, parent, group, session; flags the 9th, start time the 22nd.
     if len(fields) < 20:  # noqa: PLR2004 - as above
         return None
     return Process(
@@ -108,7 +112,8 @@ def _read(pid: int) -> Process | None:
         int(fields[1]),
         int(fields[3]),
         dead=fields[0] in (b"Z", b"X"),
-        waiting=fields[0] == b"D",
+        # One that is already on its way out may wait a little too, as for its memory to be given back.
+        waiting=fields[0] == b"D" and not int(fields[6]) & _EXITING,
     )
 
 
