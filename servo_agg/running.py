@@ -167,7 +167,7 @@ class Running:
             tree.ask_rest()
         elif step == "kill":
             tree.kill()
-        elif step == "give-up" and not tree.beyond_us() and self.life.bear_with():
+        elif step == "give-up" and not tree.resists and self.life.bear_with():
             # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
             tree.kill()
         elif step == "give-up":

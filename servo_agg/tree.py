@@ -48,6 +48,7 @@ class Tree:
         self._born_at = born_at
         self._members: set[Process] = set()
         self._bystanders: set[Process] | None = None
+        self._resisting: set[Process] | None = None
         self._asked = False
         self._restless = False
 
@@ -121,7 +122,22 @@ class Tree:
             anyone_new = self.look(table)
             kill_all(self._living(table))
             if not anyone_new:
-                return
+                break
+        self._note_who_resists()
+
+    def _note_who_resists(self) -> None:
+        table = look()
+        alive = self._living(table)
+        if self._leader in table and not table[self._leader].dead:
+            alive.append(table[self._leader])
+        beyond_us = {process for process in alive if process.beyond_us()}
+        # For a moment many a dying process looks so; what is really stuck does in every look.
+        self._resisting = beyond_us if self._resisting is None else self._resisting & beyond_us
+
+    @property
+    def resists(self) -> bool:
+        """Whether something of the tree, the leader too, was beyond SIGKILL in every look since `kill`."""
+        return bool(self._resisting)
 
     def remains(self) -> tuple[bool, list[Process]]:
         """Tell whether the leader, another's child, is gone, and give what else is alive."""
@@ -136,14 +152,6 @@ class Tree:
         table = look()
         self.look(table)
         return self._living(table)
-
-    def beyond_us(self) -> bool:
-        """Tell whether something of the tree, the leader too, is such that SIGKILL does not end it."""
-        table = look()
-        alive = self._living(table)
-        if self._leader in table and not table[self._leader].dead:
-            alive.append(table[self._leader])
-        return any(process.beyond_us() for process in alive)
 
     def _living(self, table: dict[int, Process]) -> list[Process]:
         return [process for process in table.values() if not process.dead and process in self._members]
