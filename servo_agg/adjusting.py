@@ -147,13 +147,11 @@ def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
         elif isinstance(message, Malformed):
             run.say(course.line(name, "its output is malformed; stopping it"))
 
-    limit = config.limit
     limits = Limits(
-        # Whoever is stopped for malformed output was just heard of; so are we, if that ends in time.
-        grace=config.grace if limit is None else min(config.grace, limit),
+        grace=config.grace,
         short_grace=config.short_grace,
         cancel_grace=config.cancel_grace,
-        silence=limit,
+        silence=config.limit,
     )
     phase = Phase(limits, adjusting=True, hear=hear)
     outcomes: list[Outcome] = []

@@ -56,14 +56,12 @@ class Coordinator:
         self._out = Outlet(1, self._wake)
         self._err = Outlet(2, self._wake)
         self._console = Console(self._err, verbose=call.verbose)
-        how = os.environ.get("OPTUNE_VERBOSE_STDERR", "all")
         self._supervisor = Supervisor(
             self.inbox,
             self._out,
             ledger,
             note=self._console.note,
             show=self._console.show if call.verbose or os.isatty(2) else None,
-            shorten=lambda text: shortened(text, how),
         )
 
     def _wake(self) -> None:
@@ -109,6 +107,7 @@ class Coordinator:
             return operations.ended(supervisor.cause)
         config = Config(os.environ)
         supervisor.environment = config.environment
+        supervisor.shorten = lambda text: shortened(text, config.stderr)
         run = Run(
             config,
             supervisor,

@@ -216,7 +216,10 @@ def stop_all(these: Iterable[Running], cause: str | None, now: float) -> None:
     for running, tree in zip(fresh, trees):
         tree.ask_leader()
         limits = running.phase.limits
+        grace, patience = limits.grace, PATIENCE
         if running.ending.trouble == "timeout":
-            running.life.stop(now, limits.short_grace, SHORT_PATIENCE)
-        else:
-            running.life.stop(now, limits.grace, PATIENCE)
+            grace, patience = limits.short_grace, SHORT_PATIENCE
+        elif running.ending.trouble == "malformed" and limits.silence is not None:
+            # The agent has just been told of it, and must hear of the end before it loses patience.
+            grace = min(grace, limits.silence)
+        running.life.stop(now, grace, patience)

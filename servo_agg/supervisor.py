@@ -51,6 +51,7 @@ class Supervisor:
     canceled     whether the agent has cancelled
     unkillable   whether something survived SIGKILL: then no driver is started any more
     environment  what drivers get, their mark aside; to be set before the first is run
+    shorten      makes of a failed driver's stderr what is shown of it (SPEC 13); likewise
     """
 
     def __init__(
@@ -61,23 +62,21 @@ class Supervisor:
         *,
         note: Callable[[str], None],
         show: Show = None,
-        shorten: Callable[[str], str] = str,
     ) -> None:
         """Take the ways in and out.
 
-        `note` says a line to a person who asked for them; `show`: see Worker; `shorten` makes of a
-        failed driver's stderr what is shown of it (SPEC 13).
+        `note` says a line to a person who asked for them; `show`: see Worker.
         """
         self.ended: str | None = None
         self.canceled = False
         self.unkillable = False
         self.environment: Mapping[str, str] = {}
+        self.shorten: Callable[[str], str] = str
         self._inbox = inbox
         self._outlet = outlet
         self._ledger = ledger
         self._note = note
         self._show = show
-        self._shorten = shorten
         self._hurried = False
         self._given: Given | None = None
         self._woke = time.monotonic()
@@ -231,7 +230,7 @@ class Supervisor:
             if not running.done:
                 continue
             del self._running[running.child.pid]
-            outcome = running.finish(self.now(), self._shorten)
+            outcome = running.finish(self.now(), self.shorten)
             self._note(f"{outcome.name}: ended: {outcome.status}: {outcome.message}")
             self.unkillable |= outcome.reason == "unkillable"
             if running.asks_for is None:

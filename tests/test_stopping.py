@@ -250,3 +250,25 @@ def test_after_a_normal_exit_nothing_is_killed(servo: ServoDirectory) -> None:
     service = servo.pids("01daemon", "service")["service"]
     assert alive(service)
     os.kill(service, signal.SIGKILL)
+
+
+def test_the_agents_patience_does_not_shorten_the_grace_of_a_termination(servo: ServoDirectory) -> None:
+    servo.add("01graceful", "graceful", when="adjust", rollback=1.5)
+    # The driver may be silent for half a second only, and cleans up for longer.
+    with servo.agent(env={"OPTUNE_IO_TIMEOUT": "1"}).start_adjust(
+        "app", servo.request("01graceful.cpu")
+    ) as running:
+        running.wait_for_line(lambda message: message.get("message") == "01graceful: may be terminated")
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish(20)
+    assert operation.reply is not None
+    assert operation.reply["drivers"]["01graceful"]["reason"] == "cleaned-up"
+
+
+def test_malformed_output_is_dealt_with_before_the_agent_loses_patience(servo: ServoDirectory) -> None:
+    servo.add_script("01stays", adjusting("trap '' TERM; echo rubbish; while :; do sleep 0.1; done"))
+    with servo.agent(io_timeout=2) as agent:
+        operation = agent.adjust("app", servo.request("web.cpu"))
+    assert not operation.timed_out
+    assert operation.reply is not None
+    assert operation.reply["reason"] == "malformed"
