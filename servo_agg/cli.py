@@ -9,18 +9,17 @@ Rules (SPEC 5, 10, 14):
 
 from __future__ import annotations
 
-import signal
+from servo_agg import signals
 
 # Until main has its handlers these wait: none of them may end us without a last word.
-HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+HEEDED = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGUSR1)
+signals.pthread_sigmask(signals.SIG_BLOCK, HEEDED)
 
 import os  # noqa: E402 - the signals above must be blocked before anything that takes time
 import select  # noqa: E402 - as above
 import sys  # noqa: E402 - as above
-import threading  # noqa: E402 - as above
 
-from servo_agg import STARTED, operations  # noqa: E402 - as above
+from servo_agg import STARTED, operations, threads  # noqa: E402 - as above
 from servo_agg.adjusting import INPUT_LIMIT, adjust  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
@@ -101,7 +100,7 @@ class Coordinator:
         given = None
         if call.operation == "adjust":
             # First of all, whatever else is wrong: the agent does not survive a stdin closed early.
-            threading.Thread(target=self._read_stdin, name="stdin", daemon=True).start()
+            threads.start(self._read_stdin)
             given = supervisor.receive()
         if supervisor.cause is not None:
             return operations.ended(supervisor.cause)
@@ -174,13 +173,13 @@ def _heed_signals() -> tuple[int, int]:
     """
     noticed, notice = os.pipe()
     os.set_blocking(notice, False)
-    signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
+    signals.set_wakeup_fd(notice, warn_on_full_buffer=False)
     for number in HEEDED:
-        if number in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
+        if number in (signals.SIGTERM, signals.SIGUSR1) or signals.getsignal(number) != signals.SIG_IGN:
+            signals.signal(number, lambda *_: None)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, HEEDED)
     # Ignored, it would have the kernel reap our drivers, and their exit status would be lost.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     return noticed, notice
 
 
@@ -199,7 +198,7 @@ def _watch(coordinator: Coordinator, noticed: int) -> int:
             for number in os.read(noticed, 64):
                 if number == _FINISHED:
                     return coordinator.status
-                coordinator.inbox.put(Ended(signal.Signals(number).name))
+                coordinator.inbox.put(Ended(signals.name_of(number)))
 
 
 def main() -> NoReturn:
@@ -218,7 +217,7 @@ def main() -> NoReturn:
     guardian = Guardian(ledger, [] if lock is None else [lock])
     noticed, notice = _heed_signals()
     coordinator = Coordinator(call, notice, ledger, lock)
-    threading.Thread(target=coordinator.run, name="coordinator", daemon=True).start()
+    threads.start(coordinator.run)
     status = _watch(coordinator, noticed)
     guardian.dismiss()
     os._exit(status)

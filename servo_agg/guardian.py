@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from contextlib import suppress
 
 from servo_agg.lifecycle import Life, Limits
 from servo_agg.processes import bearing, kill_all
+from servo_agg.signals import SIG_IGN, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, signal
 from servo_agg.tree import Tree, take_in
 
 TYPE_CHECKING = False
@@ -62,13 +61,15 @@ class Guardian:
 
         That it was killed, by an operator or for want of memory, is no failure of this run.
         """
-        with suppress(BrokenPipeError):
+        try:  # noqa: SIM105 - contextlib takes 0.6 ms to import, on the way of each query
             os.write(self._line, _DISMISSED)
+        except BrokenPipeError:
+            pass
         os.close(self._line)
         deadline = time.monotonic() + _FAREWELL
         while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
             if time.monotonic() >= deadline:
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(self._pid, SIGKILL)
                 os.waitpid(self._pid, 0)
                 return
             time.sleep(0.0002)
@@ -76,8 +77,8 @@ class Guardian:
 
 def _detach(line: int, keep: Iterable[int]) -> None:
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE):
+        signal(number, SIG_IGN)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)

@@ -10,9 +10,9 @@ Rules:
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections import deque
+
+from servo_agg.threads import Bell, Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ class Inbox:
     """Many putters, one getter. An event is any object; the rooms that put it know its type."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._urgent: deque[Any] = deque()
-        self._output: deque[tuple[Any, int]] = deque()
+        self._lock = Lock()
+        self._news = Bell()
+        self._urgent: list[Any] = []
+        self._output: list[tuple[Any, int]] = []
         self._waiting = 0
         self._full = False
         self.room, self._room_sign = os.pipe()
@@ -36,13 +37,13 @@ class Inbox:
 
     def put(self, event: object) -> None:
         """Add an urgent event."""
-        with self._changed:
+        with self._lock:
             self._urgent.append(event)
-            self._changed.notify()
+        self._news.ring()
 
     def offer(self, event: object, size: int) -> bool:
         """Add output of `size` bytes; False when there is no room: then wait until `room` is readable."""
-        with self._changed:
+        with self._lock:
             if self._full:
                 return False
             self._output.append((event, size))
@@ -50,14 +51,14 @@ class Inbox:
             if self._waiting >= ROOM:
                 self._full = True
                 os.read(self.room, 1)
-            self._changed.notify()
-            return True
+        self._news.ring()
+        return True
 
     def close(self, event: object) -> None:
         """Add the event that ends a driver's output; it comes after that output and is never refused."""
-        with self._changed:
+        with self._lock:
             self._output.append((event, 0))
-            self._changed.notify()
+        self._news.ring()
 
     def get(self, seconds: float, *, output: bool = True) -> Any | None:
         """Take the next event, waiting up to `seconds`; None when none came.
@@ -65,23 +66,23 @@ class Inbox:
         `output`: whether output may be taken, or only what is urgent.
         """
         deadline = None
-        with self._changed:
-            while True:
+        while True:
+            with self._lock:
                 if self._urgent:
-                    return self._urgent.popleft()
+                    return self._urgent.pop(0)
                 if output and self._output:
-                    event, size = self._output.popleft()
+                    event, size = self._output.pop(0)
                     self._waiting -= size
                     if self._full and self._waiting <= ROOM // 2:
                         self._full = False
                         os.write(self._room_sign, b"+")
                     return event
-                now = time.monotonic()
-                if deadline is None:
-                    deadline = now + seconds
-                if now >= deadline:
-                    return None
-                self._changed.wait(deadline - now)
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + seconds
+            if now >= deadline:
+                return None
+            self._news.wait(deadline - now)
 
     @property
     def holds_output(self) -> bool:

@@ -8,8 +8,6 @@ Rules (SPEC 5, 6):
 
 from __future__ import annotations
 
-import signal
-
 from servo_agg import VERSION, report
 from servo_agg.description import describe, merge
 from servo_agg.errors import Misshapen
@@ -17,6 +15,7 @@ from servo_agg.events import AGENT_GONE, CANCEL
 from servo_agg.lifecycle import Limits
 from servo_agg.protocol import as_text, clip, encode
 from servo_agg.running import Job, Phase
+from servo_agg.signals import number_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = No
 
 def exit_status(cause: str | None) -> int:
     """Give the exit status of a run that did not come to its own end (SPEC 5)."""
-    return 1 if cause in (None, CANCEL, AGENT_GONE) else 128 + signal.Signals[cause]
+    return 1 if cause in (None, CANCEL, AGENT_GONE) else 128 + number_of(cause)
 
 
 def _ask_info(run: Run, application: str | None) -> list[Outcome]:

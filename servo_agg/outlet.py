@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import select
-import threading
+import time
+
+from servo_agg import threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ class Outlet:
         """
         self._descriptor = descriptor
         self._tell = tell
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threads.Lock()
+        self._news = threads.Bell()
+        self._written = threads.Bell()
         self._waiting: list[bytes] = []
         self._size = 0
-        self._thread: threading.Thread | None = None
+        self._begun = False
         self._finishing = False
         self.broken = False
 
@@ -45,46 +49,47 @@ class Outlet:
 
     def put(self, line: bytes) -> None:
         """Say a line, newline included. Never waits; what is said to a broken descriptor is lost."""
-        with self._changed:
+        with self._lock:
             if self.broken:
                 return
             self._waiting.append(line)
             self._size += len(line)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._write, name=f"outlet {self._descriptor}", daemon=True
-                )
-                self._thread.start()
+            if not self._begun:
+                threads.start(self._write)
+                self._begun = True
+        self._news.ring()
 
     def finish(self) -> bool:
         """Take in that nothing more will be said; tell whether all is written, or never will be."""
-        with self._changed:
+        with self._lock:
             self._finishing = True
             return self.broken or not self._size
 
     def drain(self, seconds: float) -> bool:
         """Wait until all is written, at most `seconds`; tell whether it was."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.broken or not self._size, seconds)
-            return not (self.broken or self._size)
+        deadline = time.monotonic() + seconds
+        while not self.broken and self._size and (left := deadline - time.monotonic()) > 0:
+            self._written.wait(left)
+        return not (self.broken or self._size)
 
     def _write(self) -> None:
         while not self.broken:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+            with self._lock:
                 lines, self._waiting = self._waiting, []
+            if not lines:
+                self._news.wait()
+                continue
             block = b"".join(lines)
             written = self._write_all(memoryview(block))
-            with self._changed:
+            with self._lock:
                 was_full = self.full
                 self._size -= len(block)
                 if not written:
                     self.broken = True
                     self._waiting = []
                     self._size = 0
-                self._changed.notify_all()
                 news = not written or (was_full and not self.full) or (self._finishing and not self._size)
+            self._written.ring()
             if news:
                 self._tell()
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import threading
 
+from servo_agg import threads
 from servo_agg.errors import CannotStart
 from servo_agg.processes import MARK, born
+from servo_agg.signals import SIGKILL, SIGSTOP, name_of, number_of, valid_signals
 from servo_agg.worker import Worker
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from servo_agg.ledger import Ledger
     from servo_agg.worker import Show
 
-_DEFAULTS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+_DEFAULTS = valid_signals() - {SIGKILL, SIGSTOP}
 
 
 class Child:
@@ -91,10 +91,10 @@ class Child:
             self.worker = Worker(
                 name, self.pid, (out, err, exit_notice, stdin_end), given or b"", inbox, show
             )
-            threading.Thread(target=self.worker.run, name=f"worker of {name}", daemon=True).start()
+            threads.start(self.worker.run)
         except (OSError, RuntimeError):
             # Nobody has heard of it yet, and nobody could: it must not live on unread.
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, SIGKILL)
             self.reap()
             _close(ours)
             raise CannotStart("there are too many threads or open files to read its output") from None
@@ -106,14 +106,11 @@ class Child:
             return None
         if result.si_code == os.CLD_EXITED:
             return result.si_status, None
-        try:
-            return None, signal.Signals(result.si_status).name
-        except ValueError:
-            return None, f"signal {result.si_status}"
+        return None, name_of(result.si_status)
 
     def signal(self, name: str) -> None:
         """Send it the signal of that name, it alone. It must not have been reaped."""
-        os.kill(self.pid, signal.Signals[name])
+        os.kill(self.pid, number_of(name))
 
     def reap(self) -> None:
         """Let go of the pid: after the driver has exited, and its tree was dealt with."""
@@ -147,7 +144,7 @@ def _exit_notice(pid: int) -> int:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         os.close(hang_up)
 
-    threading.Thread(target=wait, name=f"waiter of {pid}", daemon=True).start()
+    threads.start(wait)
     return notice
 
 

