@@ -9,7 +9,7 @@ Rules (SPEC 7, 8, 10):
 from __future__ import annotations
 
 from servo_agg import report
-from servo_agg.description import check_shape, route
+from servo_agg.description import check_shape, chosen, completed, describe, route
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended
@@ -22,14 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from servo_agg.operations import Run
+    from servo_agg.operations import Asked, Run
     from servo_agg.protocol import Message
     from servo_agg.report import Outcome
 
     Object = dict[str, Any]
-
-INPUT_LIMIT = 16 << 20
-"""Bytes of an adjust's input (SPEC 7.1)."""
 
 _LOCK_PATIENCE = 10.0
 _LOCK_GLANCE = 0.05
@@ -65,16 +62,32 @@ def insist_on_psutil() -> None:
         ) from None
 
 
-def adjust(run: Run, application: str, given: bytes | None) -> Answer:
+def requests_of(run: Run, asked: Asked, request: Object | None, choices: Sequence[str]) -> dict[str, Object]:
+    """Give what each driver is to be given: `{driver: request}` (SPEC 7, 11, 14).
+
+    `request` is the input of the adjust; when it is None, `choices` say it: see `chosen`.
+    Raises BadInput, UnknownSettings or Conflict.
+    """
+    description, owners = asked.merged()
+    requests = route(chosen(choices, description) if request is None else request, owners)
+    for outcome in asked.outcomes:
+        if outcome.name in requests and outcome.name in run.config.complete:
+            requests[outcome.name] = completed(requests[outcome.name], describe(outcome.reply))
+    return requests
+
+
+def adjust(run: Run, application: str, given: bytes | None, choices: Sequence[str]) -> Answer:
     """Adjust: query, route, then each driver concerned, one after another (SPEC 7, 8).
 
-    Raises BadInput, UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
+    `choices`, from `--set`, stand for the input `given` where there are any (SPEC 14). Raises BadInput,
+    UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
     """
-    request = read_request(given)
+    request = None if choices else read_request(given)
     insist_on_psutil()
     config = run.config
     if not config.drivers:
-        return _without_drivers(run, request)
+        refuse_without_drivers(run, chosen(choices, {}) if request is None else request)
+        return Answer({"status": "ok", "reason": "no-drivers"}, 0)
     _lock(run)
     if run.supervisor.cause:
         return ended(run.supervisor.cause)
@@ -88,7 +101,7 @@ def adjust(run: Run, application: str, given: bytes | None) -> Answer:
         return Answer(
             {**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1
         )
-    requests = route(request, asked.merged()[1])
+    requests = requests_of(run, asked, request, choices)
     if not requests:
         return Answer({"status": "ok", "reason": "no-settings-to-adjust"}, 0)
     jobs = [Job(name, [application], encode(requests[name])) for name in config.drivers if name in requests]
@@ -125,7 +138,8 @@ def _lock(run: Run) -> None:
             return
 
 
-def _without_drivers(run: Run, request: Object) -> Answer:
+def refuse_without_drivers(run: Run, request: Object) -> None:
+    """Raise UnknownSettings, naming the files passed over, if the request has any settings (SPEC 2)."""
     try:
         route(request, {})
     except UnknownSettings as error:
@@ -134,7 +148,6 @@ def _without_drivers(run: Run, request: Object) -> Answer:
             f"{error}: there is no driver in {run.config.directory}/adjust.d"
             f" (files without the executable flag: {names})"
         ) from None
-    return Answer({"status": "ok", "reason": "no-drivers"}, 0)
 
 
 def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
@@ -153,7 +166,7 @@ def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
         cancel_grace=config.cancel_grace,
         silence=config.limit,
     )
-    phase = Phase(limits, adjusting=True, hear=hear)
+    phase = Phase("adjust", limits, hear=hear)
     outcomes: list[Outcome] = []
     for job in jobs:
         failed = any(not outcome.ok for outcome in outcomes)

@@ -16,24 +16,52 @@ usage: adjust --info [APP]       what the drivers are
 
 Runs every driver in ./adjust.d and answers as one. APP is passed on to the drivers.
 
-  -v, --verbose   say on stderr what happens: starts, exits, warnings, the drivers' stderr
-  -h, --help      this text
+For people:
+       adjust --check [APP]      ask every driver, say what is wrong and what to do; with APP query them too
+       adjust --plan APP         what an adjust with the same input would give each driver; changes nothing
+
+  --set COMPONENT.SETTING=VALUE  instead of stdin, with --plan or an adjust; as often as needed
+  --json                         with --check or --plan: one JSON object instead of text
+  --timings                      at the end, on stderr: what took how long
+  -v, --verbose                  on stderr: starts, exits, warnings, the drivers' stderr
+  -h, --help                     this text
+
+Examples:
+       adjust --check demo
+       adjust --plan demo --set web.cpu=4 --set web.inst_type=m5.large
+       adjust demo --set web.cpu=4 --timings
 """
 
-_OPERATIONS = {"--info": "info", "--query": "query", "--describe": "query", "--version": "version"}
+_OPERATIONS = {
+    "--info": "info",
+    "--query": "query",
+    "--describe": "query",
+    "--version": "version",
+    "--check": "check",
+    "--plan": "plan",
+}
+
+
+_FLAGS = {"-v": "verbose", "--verbose": "verbose", "--json": "json", "--timings": "timings"}
 
 
 class Call:
-    """What the command line asks for."""
+    """What the command line asks for.
 
-    __slots__ = ("application", "operation", "verbose")
+    operation    `info`, `query`, `version`, `adjust`, `check`, `plan` or `help`
+    application  APP, None if it is not given
+    choices      what `--set` gives, each `COMPONENT.SETTING=VALUE`, in order
+    json         whether a check or plan is to be one JSON object
+    timings      whether to show at the end what took how long
+    verbose      whether to say what happens
+    """
+
+    __slots__ = ("application", "choices", "json", "operation", "timings", "verbose")
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Read the arguments; `operation` is `info`, `query`, `version`, `adjust` or `help`.
-
-        Raises WrongUsage.
-        """
-        self.verbose = False
+        """Read the arguments. Raises WrongUsage."""
+        self.verbose = self.json = self.timings = False
+        self.choices: list[str] = []
         operations: list[str] = []
         plain: list[str] = []
         rest = list(arguments)
@@ -45,20 +73,43 @@ class Call:
             if word in ("-h", "--help"):
                 operations = ["help"]
                 break
-            if word in ("-v", "--verbose"):
-                self.verbose = True
+            if word in _FLAGS:
+                setattr(self, _FLAGS[word], True)
+            elif word == "--set" or word.startswith("--set="):
+                self.choices.append(_choice(word, rest))
             elif word in _OPERATIONS:
-                operations.append(_OPERATIONS[word])
+                operations.append(word)
             elif word.startswith("-") and word != "-" and not (operations and not plain):
                 raise WrongUsage(f"unknown option {word}")
             else:
                 # Right after --query or --info even an APP that begins with a dash is one.
                 plain.append(word)
-        if len(set(operations)) > 1:
-            raise WrongUsage("one of --info, --query, --describe and --version only")
-        self.operation = operations[0] if operations else "adjust"
+        if len({_OPERATIONS.get(word) for word in operations}) > 1:
+            raise WrongUsage(f"one at a time of {', '.join(dict.fromkeys(operations))}")
+        self.operation = _OPERATIONS.get(operations[0], "help") if operations else "adjust"
         if len(plain) > 1:
             raise WrongUsage(f"one APP only, but {len(plain)} are given: {' '.join(plain)}")
         self.application = plain[0] if plain else None
-        if self.application is None and self.operation in ("query", "adjust"):
+        self._judge()
+
+    @property
+    def for_people(self) -> bool:
+        """Whether the answer is text for people, and so a failure a sentence on stderr (SPEC 5, 14)."""
+        return self.operation in ("check", "plan") and not self.json
+
+    def _judge(self) -> None:
+        if self.operation == "help":
+            return
+        if self.application is None and self.operation in ("query", "adjust", "plan"):
             raise WrongUsage("APP is missing: the name of the application, which is passed on to the drivers")
+        if self.choices and self.operation not in ("adjust", "plan"):
+            raise WrongUsage("--set goes with --plan or an adjust only")
+        if self.json and self.operation not in ("check", "plan"):
+            raise WrongUsage("--json goes with --check or --plan only: all else answers in JSON anyway")
+
+
+def _choice(word: str, rest: list[str]) -> str:
+    choice = word[len("--set=") :] if "=" in word else rest.pop(0) if rest else ""
+    if not choice.partition("=")[1]:
+        raise WrongUsage("--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
+    return choice

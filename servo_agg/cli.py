@@ -20,10 +20,9 @@ import select  # noqa: E402 - as above
 import sys  # noqa: E402 - as above
 
 from servo_agg import STARTED, operations, threads  # noqa: E402 - as above
-from servo_agg.adjusting import INPUT_LIMIT, adjust  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
-from servo_agg.console import Console, shortened  # noqa: E402 - as above
+from servo_agg.console import Console, shortened, wants_colour, width_of  # noqa: E402 - as above
 from servo_agg.errors import Fault, WrongUsage  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended, Given, Woken  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
@@ -36,7 +35,14 @@ from servo_agg.supervisor import Supervisor  # noqa: E402 - as above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
+
+    from servo_agg.history import History
+
+_HINT = (
+    'adjust: waiting for settings on stdin, {"application":{"components":{COMPONENT:{"settings":{SETTING:'
+    '{"value":VALUE}}}}}}, and its end (Ctrl-D); or give them by --set COMPONENT.SETTING=VALUE'
+)
 
 _FINISHED = 0
 """What the coordinator writes where the interpreter writes the numbers of signals."""
@@ -54,7 +60,12 @@ class Coordinator:
         self._lock = lock
         self._out = Outlet(1, self._wake)
         self._err = Outlet(2, self._wake)
-        self._console = Console(self._err, verbose=call.verbose)
+        self._history: History | None = None
+        self._console = Console(
+            self._err,
+            verbose=call.verbose,
+            bar=call.operation == "adjust" and os.isatty(2) and not os.isatty(1),
+        )
         self._supervisor = Supervisor(
             self.inbox,
             self._out,
@@ -70,13 +81,34 @@ class Coordinator:
         """Work, say the last word, and tell main."""
         try:
             answer = self._answer()
-            self._out.put(answer.text)
+            self._console.end_bar()
+            self._put(answer.final)
             self.status = answer.status
             if not self._supervisor.flush():
                 self.status = operations.exit_status(self._supervisor.ended)
+            if self._history is not None:
+                self._look_back(self._history)
             self._err.drain(0.25)
         finally:
             os.write(self._finished, bytes([_FINISHED]))
+
+    def _put(self, final: dict[str, Any] | str) -> None:
+        if isinstance(final, str):
+            encoding = sys.stdout.encoding if self._call.for_people else "ascii"
+            self._out.put(final.encode(encoding, "backslashreplace") + b"\n")
+        elif self._call.for_people:
+            self._console.say(f"adjust: {final['message']}")
+        else:
+            self._out.put(encode(final))
+
+    def _look_back(self, history: History) -> None:
+        history.close(self._console.say)
+        if self._call.timings:
+            from servo_agg.tables import timings  # noqa: PLC0415 - only for people who asked
+
+            total = self._supervisor.now() - STARTED
+            for line in timings(history.records, total, width=width_of(2)):
+                self._console.say(line)
 
     def _answer(self) -> Answer:
         try:
@@ -98,32 +130,68 @@ class Coordinator:
     def _work(self) -> Answer:
         call, supervisor = self._call, self._supervisor
         given = None
-        if call.operation == "adjust":
+        if call.operation in ("adjust", "plan") and not call.choices:
+            if os.isatty(0):
+                self._console.say(_HINT)
             # First of all, whatever else is wrong: the agent does not survive a stdin closed early.
             threads.start(self._read_stdin)
             given = supervisor.receive()
         if supervisor.cause is not None:
             return operations.ended(supervisor.cause)
-        config = Config(os.environ)
+        faults: list[Fault] | None = [] if call.operation == "check" else None
+        config = Config(os.environ, faults)
+        if call.timings or config.log is not None:
+            self._begin_history(config.log)
         supervisor.environment = config.environment
         supervisor.shorten = lambda text: shortened(text, config.stderr)
         run = Run(
             config,
             supervisor,
             started=STARTED,
-            say=lambda content: self._out.put(encode(content)),
+            say=self._say,
             tell=self._console.say,
             note=self._console.note,
             lock=self._lock,
         )
+        if faults is not None:
+            return self._check(run, faults)
+        return self._story(run, given)
+
+    def _story(self, run: Run, given: Given | None) -> Answer:
+        call = self._call
         if call.operation == "version":
             return operations.version(run)
         if call.operation == "info":
             return operations.info(run, call.application)
         application = call.application or ""
-        if given is None:
+        if call.operation == "query":
             return operations.query(run, application)
-        return adjust(run, application, given.text)
+        text = None if given is None else given.text
+        if call.operation == "plan":
+            from servo_agg.planning import plan  # noqa: PLC0415 - only for people
+
+            return plan(run, application, text, call.choices, json=call.json, width=width_of(1))
+        from servo_agg.adjusting import adjust  # noqa: PLC0415 - not on the way of a query
+
+        return adjust(run, application, text, call.choices)
+
+    def _check(self, run: Run, faults: list[Fault]) -> Answer:
+        from servo_agg.checking import check  # noqa: PLC0415 - only for people
+
+        call = self._call
+        return check(run, call.application, faults, json=call.json, width=width_of(1), colour=wants_colour(1))
+
+    def _begin_history(self, log: str | None) -> None:
+        from servo_agg.history import History  # noqa: PLC0415 - only where timings or a log are wanted
+
+        self._history = History(self._call.application, STARTED)
+        self._supervisor.remember = self._history.remember
+        if log is not None:
+            self._history.write_to(log, self._console.say)
+
+    def _say(self, content: dict[str, Any]) -> None:
+        self._out.put(encode(content))
+        self._console.progress(content["progress"], content["message"])
 
     def _read_stdin(self) -> None:
         blocks: list[bytes] = []
@@ -132,13 +200,13 @@ class Coordinator:
             while block := os.read(0, 64 << 10):
                 size += len(block)
                 # What is too much is read all the same, and not kept.
-                if size <= INPUT_LIMIT:
+                if size <= operations.INPUT_LIMIT:
                     blocks.append(block)
                 else:
                     blocks.clear()
         except OSError:
             blocks.clear()
-        self.inbox.put(Given(b"".join(blocks) if size <= INPUT_LIMIT else None))
+        self.inbox.put(Given(b"".join(blocks) if size <= operations.INPUT_LIMIT else None))
 
 
 def _secure_descriptors() -> None:

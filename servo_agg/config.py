@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 
 from servo_agg import section
-from servo_agg.errors import BadEnvironment, NoAdjustD
+from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD
 from servo_agg.lifecycle import extent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
+
+    from servo_agg.errors import Fault
 
 TIMEOUT = "OPTUNE_IO_TIMEOUT"
 
@@ -34,16 +37,20 @@ class Config:
     stderr          `all`, `minimal` or `none`: what of a failed driver's stderr is shown (SPEC 13)
     parallel        how many drivers may be queried at once
     serial          names of drivers of which only one at a time may be queried
+    complete        names of drivers that want all their settings in each adjust
     on_failure      `continue` or `stop`
+    log             path of the file to which each run appends what became of the drivers, or None
     """
 
     __slots__ = (
         "cancel_grace",
+        "complete",
         "directory",
         "drivers",
         "environment",
         "grace",
         "limit",
+        "log",
         "on_failure",
         "parallel",
         "passed_over",
@@ -52,9 +59,18 @@ class Config:
         "stderr",
     )
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """Read the current directory. Raises NoAdjustD, BadEnvironment or BadConfiguration."""
-        limit = _io_timeout(environment)
+    def __init__(self, environment: Mapping[str, str], faults: list[Fault] | None = None) -> None:
+        """Read the current directory. Raises NoAdjustD, BadEnvironment or BadConfiguration.
+
+        With `faults`, which a check gives, the latter two are put there, and the defaults hold.
+        """
+        limit = None
+        try:
+            limit = _io_timeout(environment)
+        except BadEnvironment as fault:
+            if faults is None:
+                raise
+            faults.append(fault)
         try:
             self.directory = os.getcwd()
         except OSError:
@@ -62,12 +78,20 @@ class Config:
                 "the current directory, which must be the servo directory, does not exist any more"
             ) from None
         self.drivers, self.passed_over = _discover(self.directory)
-        settings = section.read()
+        settings: dict[str, Any] = {}
+        try:
+            settings = section.read()
+        except (BadConfiguration, BadEnvironment) as fault:
+            if faults is None:
+                raise
+            faults.append(fault)
         self.parallel: int = settings.get("parallel", 32)
         self.on_failure: str = settings.get("on_failure", "continue")
         self.grace: float = settings.get("grace", 3)
         self.cancel_grace: float = settings.get("cancel_grace", 300)
+        self.log: str | None = settings.get("log")
         self.serial = _matching(self.drivers, settings.get("serial", []))
+        self.complete = _matching(self.drivers, settings.get("complete", []))
         if not environment.get(TIMEOUT, "").strip():
             limit = settings.get("io_timeout")
         self.limit, self.short_grace = extent(limit or None)

@@ -1,12 +1,16 @@
-"""What people look at: lines on stderr for those who asked, and a failed driver's stderr.
+"""What people look at on stderr: lines for those who asked, a failed driver's stderr, the progress bar.
 
-Rules (SPEC 4, 5, 13):
+Rules (SPEC 4, 5, 13, 14):
 - stderr is ASCII, since the agent decodes it strictly.
 - A driver's stderr is shown live, each line after its name, on a terminal or with `-v`. What finds
   no room because nobody reads is not shown; drivers never wait for it.
+- The bar is always the last line: what else is said comes before it.
 """
 
 from __future__ import annotations
+
+import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,18 +18,29 @@ if TYPE_CHECKING:
 
 _LINE = 4096
 
+_REDRAW = 0.1
+"""Seconds between two drawings of a bar that has not moved."""
+
 
 class Console:
     """Says things to a person, each as whole lines, through the outlet of stderr."""
 
-    def __init__(self, outlet: Outlet, *, verbose: bool) -> None:
+    def __init__(self, outlet: Outlet, *, verbose: bool, bar: bool) -> None:
+        """`verbose`: notes are wanted; `bar`: progress is to be shown by a bar."""
         self._outlet = outlet
         self._verbose = verbose
         self._partial: dict[str, bytes] = {}
+        self._shows_bar = bar
+        self._bar = b""
+        self._drawn_at = 0.0
+        self._percent = -1
 
     def say(self, text: str) -> None:
         """Say a line to whoever reads stderr."""
-        self._outlet.put(text.encode("ascii", "backslashreplace") + b"\n")
+        line = text.encode("ascii", "backslashreplace") + b"\n"
+        bar = self._bar
+        # In one go, since drivers' workers say things too.
+        self._outlet.put(_erasing(bar) + line + bar)
 
     def note(self, text: str) -> None:
         """Say a line to those who asked for details."""
@@ -42,6 +57,44 @@ class Console:
         for line in lines:
             if not self._outlet.full:
                 self.say(f"{name}: {line.decode('utf-8', 'replace')}")
+
+    def progress(self, percent: int, text: str) -> None:
+        """Show how far an adjust has come, where a bar is wanted."""
+        now = time.monotonic()
+        if not self._shows_bar or (percent == self._percent and now < self._drawn_at + _REDRAW):
+            return
+        from servo_agg.tables import progress_bar  # noqa: PLC0415 - only people at a terminal need it
+
+        # One place less than there is: a terminal that fills its last place may begin a new line.
+        bar = b"\r" + progress_bar(percent, text, (width_of(2) or 80) - 1).encode("ascii", "backslashreplace")
+        self._percent, self._drawn_at = percent, now
+        before, self._bar = self._bar, bar
+        self._outlet.put(_erasing(before) + bar)
+
+    def end_bar(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar:
+            self._bar = b""
+            self._outlet.put(b"\n")
+
+
+def _erasing(bar: bytes) -> bytes:
+    # Blanks rather than a control sequence: any terminal knows them.
+    return b"\r" + b" " * (len(bar) - 1) + b"\r" if bar else b""
+
+
+def width_of(descriptor: int) -> int | None:
+    """Give the columns of the terminal behind a descriptor, None when it is none or does not tell."""
+    try:
+        return os.get_terminal_size(descriptor).columns or None
+    except OSError:
+        return None
+
+
+def wants_colour(descriptor: int) -> bool:
+    """Tell whether colour may be shown: on a terminal that knows it, to someone who did not refuse it."""
+    refused = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    return os.isatty(descriptor) and not refused
 
 
 def shortened(text: str, how: str) -> str:

@@ -11,12 +11,12 @@ Rules (SPEC 4, 6, 7):
 
 from __future__ import annotations
 
-from servo_agg.errors import Conflict, Misshapen, UnknownSettings
-from servo_agg.protocol import kind
+from servo_agg.errors import BadInput, Conflict, Misshapen, UnknownSettings
+from servo_agg.protocol import kind, value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, Optional
 
     Object = dict[str, Any]
@@ -158,6 +158,73 @@ def route(request: Object, owners: Owners) -> dict[str, Object]:
             share = share["components"].setdefault(component, {**whole, "settings": {}})
         share.setdefault("settings", {})[setting] = value
     return requests
+
+
+def completed(request: Object, description: Object) -> Object:
+    """Fill in, from a driver's own description, the settings that its request lacks (SPEC 11).
+
+    What the description has no value for stays out.
+    """
+    missing: Object = {"components": {}}
+    asked = {place for place, _ in settings_in(request)}
+    for place, setting in settings_in(description):
+        if place not in asked and isinstance(setting, dict) and "value" in setting:
+            _put(missing, place, {"value": setting["value"]})
+    return united([{"application": missing}, request])
+
+
+def chosen(choices: Sequence[str], description: Object) -> Object:
+    """Make a request of what `--set` gives, each `COMPONENT.SETTING=VALUE` (SPEC 14).
+
+    Names may hold dots and `=`: what counts is which setting is described. A value stays text where the
+    present one is text; else it is JSON if it can be read as such. Raises UnknownSettings or BadInput.
+    """
+    described = dict(settings_in(description))
+    application: Object = {"components": {}}
+    done: set[Place] = set()
+    for choice in choices:
+        place = _meant(choice, described)
+        if place in done:
+            raise BadInput(f"--set gives {path_of(place)} more than once")
+        done.add(place)
+        text = choice[len(path_of(place)) + 1 :]
+        present = described[place].get("value") if isinstance(described[place], dict) else None
+        _put(application, place, {"value": text if isinstance(present, str) else _value_or_text(text)})
+    return {"application": application}
+
+
+def _meant(choice: str, described: dict[Place, Any]) -> Place:
+    fitting = [place for place in described if choice.startswith(f"{path_of(place)}=")]
+    if not fitting:
+        path = choice.partition("=")[0]
+        from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+        near = get_close_matches(path, [path_of(place) for place in described], n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UnknownSettings(f"--set {choice}: no driver describes a setting {path}{hint}")
+    longest = max(len(path_of(place)) for place in fitting)
+    fitting = [place for place in fitting if len(path_of(place)) == longest]
+    if len(fitting) > 1:
+        words = " and ".join(f"{setting!r} of {_owner_in_words(component)}" for component, setting in fitting)
+        raise BadInput(f"--set {choice} may mean {words}: give it on stdin instead")
+    return fitting[0]
+
+
+def _owner_in_words(component: str | None) -> str:
+    return "the application" if component is None else f"component {component!r}"
+
+
+def _value_or_text(text: str) -> Any:
+    try:
+        return value_of(text)
+    except ValueError:
+        return text
+
+
+def _put(application: Object, place: Place, setting: Object) -> None:
+    component, name = place
+    share = application if component is None else application["components"].setdefault(component, {})
+    share.setdefault("settings", {})[name] = setting
 
 
 def _unknown(places: list[Place], described: set[str | None]) -> Iterator[str]:

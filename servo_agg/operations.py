@@ -13,7 +13,7 @@ from servo_agg.description import describe, merge
 from servo_agg.errors import Misshapen
 from servo_agg.events import AGENT_GONE, CANCEL
 from servo_agg.lifecycle import Limits
-from servo_agg.protocol import as_text, clip, encode
+from servo_agg.protocol import as_text, clip
 from servo_agg.running import Job, Phase
 from servo_agg.signals import number_of
 
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
+INPUT_LIMIT = 16 << 20
+"""Bytes of an adjust's input (SPEC 7.1)."""
+
 
 class Answer:
-    """The end of a run: what goes to stdout, and the exit status."""
+    """The end of a run: the final object, or a text for people, and the exit status."""
 
-    __slots__ = ("status", "text")
+    __slots__ = ("final", "status")
 
     def __init__(self, final: Object | str, status: int) -> None:
-        self.text = (
-            encode(final) if isinstance(final, dict) else final.encode("ascii", "backslashreplace") + b"\n"
-        )
+        self.final = final
         self.status = status
 
 
@@ -74,10 +75,11 @@ class Run:
             without = len(config.passed_over)
             tell(f"warning: no driver in {config.directory}/adjust.d ({_passed_over(without)})")
 
-    def together(self, since: float, **more: Any) -> Phase:
-        """Give the phase of a query or info that began at `since` (SPEC 6, 9)."""
+    def together(self, name: str, since: float, **more: Any) -> Phase:
+        """Give the phase `query` or `info` that began at `since` (SPEC 6, 9)."""
         config = self.config
         return Phase(
+            name,
             Limits(
                 grace=config.short_grace,
                 short_grace=config.short_grace,
@@ -122,15 +124,15 @@ def _ask_info(run: Run, application: str | None) -> list[Outcome]:
     arguments = ["--info"] if application is None else ["--info", application]
     return run.supervisor.drive(
         [Job(name, arguments) for name in run.config.drivers],
-        run.together(run.started, examine=_examine_info),
+        run.together("info", run.started, examine=examine_info),
     )
 
 
 def _version_text(outcomes: Sequence[Outcome]) -> str:
-    return f"aggregator {VERSION} ({', '.join(_version_of(outcome) or 'unknown' for outcome in outcomes)})"
+    return f"aggregator {VERSION} ({', '.join(version_of(outcome) or 'unknown' for outcome in outcomes)})"
 
 
-def _version_of(outcome: Outcome) -> str:
+def version_of(outcome: Outcome) -> str:
     """Give the version that a driver told, on one line; empty when it told none."""
     said = as_text(outcome.reply.get("version")) if outcome.ok else ""
     return " ".join(said.split())
@@ -147,8 +149,9 @@ def version(run: Run) -> Answer:
     return Answer(_version_text(outcomes), 1 if failures else 0)
 
 
-def _examine_info(outcome: Outcome) -> None:
-    if not _version_of(outcome):
+def examine_info(outcome: Outcome) -> None:
+    """Make a failure of an info without a version (SPEC 4)."""
+    if not version_of(outcome):
         outcome.fail("malformed", "its answer to --info has no version")
 
 
@@ -160,7 +163,7 @@ def info(run: Run, application: str | None) -> Answer:
     table: Object = {}
     for outcome in outcomes:
         entry: Object = {
-            "version": _version_of(outcome) or "unknown",
+            "version": version_of(outcome) or "unknown",
             "has_cancel": outcome.ok and outcome.reply.get("has_cancel") is True,
         }
         if not outcome.ok:
@@ -184,7 +187,8 @@ class Asked:
         return merge((outcome.name, describe(outcome.reply)) for outcome in self.outcomes)
 
 
-def _examine(outcome: Outcome) -> None:
+def examine_query(outcome: Outcome) -> None:
+    """Make a failure of an answer that is no description (SPEC 4)."""
     try:
         describe(outcome.reply)
     except Misshapen as error:
@@ -195,7 +199,7 @@ def ask(run: Run, application: str, since: float) -> Asked:
     """Query all drivers; their time counts from `since` (SPEC 6, 9)."""
     outcomes = run.supervisor.drive(
         [Job(name, ["--query", application]) for name in run.config.drivers],
-        run.together(since, all_or_none=True, examine=_examine),
+        run.together("query", since, all_or_none=True, examine=examine_query),
     )
     return Asked(outcomes, run.supervisor.cause)
 

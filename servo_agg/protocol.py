@@ -101,7 +101,8 @@ _read = make_scanner(_Reading)  # type: ignore[arg-type]
 _write = make_encoder(None, _refuse_value, encode_basestring_ascii, None, ":", ",", False, False, False)
 
 
-def _compact(value: object) -> str:
+def compact(value: object) -> str:
+    """Write any JSON value in ASCII, on one line."""
     return "".join(_write(value, 0))
 
 
@@ -142,24 +143,33 @@ def parse(document: bytes) -> dict[str, Any]:
         text = document.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"it is not UTF-8: {quote(document)}") from None
+    try:
+        value = value_of(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: {quote(document)}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it is no object but {kind(value)}: {quote(document)}")  # noqa: TRY004 - one kind
+    return value
+
+
+def value_of(text: str) -> Any:
+    """Read one JSON value. Raises ValueError with what is wrong, in words (SPEC 4)."""
     if text.startswith("\ufeff"):
-        raise ValueError(f"it begins with a byte order mark: {quote(document)}")
+        raise ValueError("it begins with a byte order mark")
     # Two counts in C tell for nearly all lines that they are shallow.
     if text.count("{") + text.count("[") > DEPTH_LIMIT and _depth(text) > DEPTH_LIMIT:
-        raise ValueError(f"it is nested more than {DEPTH_LIMIT} levels deep: {quote(document)}")
+        raise ValueError(f"it is nested more than {DEPTH_LIMIT} levels deep")
     try:
         value, end = _read(text := text.strip(_WHITE), 0)
-    except _NoNumber as error:
-        raise ValueError(f"{error}: {quote(document)}") from None
+    except _NoNumber:
+        raise
     except (StopIteration, SystemError, ImportError, ValueError) as error:
         # Newer CPython refuses huge whole numbers in terms of its own settings. The other kinds of error
         # depend on its version: the one of json, or none where that can't be imported.
         why = "a whole number in it has too many digits" if type(error) is ValueError else "it is no JSON"
-        raise ValueError(f"{why}: {quote(document)}") from None
+        raise ValueError(why) from None
     if end < len(text):
-        raise ValueError(f"it is no JSON: {quote(document)}")
-    if not isinstance(value, dict):
-        raise ValueError(f"it is no object but {kind(value)}: {quote(document)}")  # noqa: TRY004 - one kind
+        raise ValueError("it is no JSON")
     return value
 
 
@@ -196,7 +206,7 @@ def _is_blank(line: bytes) -> bool:
 
 def encode(content: dict[str, Any]) -> bytes:
     """Turn an object into one ASCII line, newline included (SPEC 5)."""
-    return _compact(content).encode("ascii") + b"\n"
+    return compact(content).encode("ascii") + b"\n"
 
 
 def as_text(value: object) -> str:
@@ -205,7 +215,7 @@ def as_text(value: object) -> str:
         return value
     if isinstance(value, list):
         return "; ".join(as_text(item) for item in value)
-    return "" if value is None else _compact(value)
+    return "" if value is None else compact(value)
 
 
 def clip(text: str, shares: int = 1) -> str:

@@ -32,10 +32,11 @@ class Ending:
     stopped  name of the signal that ended us, or `failure` when another driver's failure ended it:
              then its end is no fault of its own
     seconds  from its start to its end
+    signals  names of those that we sent it, each once; SIGCONT, which goes with each SIGTERM, aside
     stderr   what it wrote there and is to be shown, bounded
     """
 
-    __slots__ = ("code", "seconds", "signal", "stderr", "stopped", "trouble", "words")
+    __slots__ = ("code", "seconds", "signal", "signals", "stderr", "stopped", "trouble", "words")
 
     def __init__(self) -> None:
         self.code: int | None = None
@@ -44,7 +45,13 @@ class Ending:
         self.words = ""
         self.stopped: str | None = None
         self.seconds = 0.0
+        self.signals: list[str] = []
         self.stderr = ""
+
+    def sent(self, name: str) -> None:
+        """Take in that we sent it a signal."""
+        if name not in self.signals:
+            self.signals.append(name)
 
 
 class Outcome:
@@ -117,6 +124,30 @@ class Outcome:
         sentence = f"{own} ({', '.join(facts)})" if own and facts else own or ", ".join(facts)
         sentence = sentence or "it gave no message"
         return f"{sentence}; stderr: {ending.stderr}" if ending.stderr else sentence
+
+
+class Record:
+    """One phase of one driver.
+
+    driver   its name
+    phase    `info`, `query` or `adjust`
+    start    seconds from the begin of the run to its start
+    seconds  from its start to its end
+    status, reason   as in SPEC 7.8
+    signals  names of those that we sent it
+    """
+
+    __slots__ = ("driver", "phase", "reason", "seconds", "signals", "start", "status")
+
+    def __init__(self, phase: str, start: float, outcome: Outcome) -> None:
+        self.driver = outcome.name
+        self.phase = phase
+        # As precise as the log has it, so that nothing differs from it.
+        self.start = round(start, 3)
+        self.seconds = round(outcome.ending.seconds, 3)
+        self.status = outcome.status
+        self.reason = outcome.reason
+        self.signals = outcome.ending.signals
 
 
 def lines_of(failures: Sequence[Outcome]) -> str:

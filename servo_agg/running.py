@@ -42,8 +42,9 @@ class Job:
 class Phase:
     """How the drivers of one call of `drive` are run and judged.
 
+    name         `info`, `query` or `adjust`; when they are adjusted there are no whole documents,
+                 malformed output stops at once, and a reply needs a status
     limits       deadlines and graces
-    adjusting    they are adjusted: no whole documents, malformed output stops at once, status needed
     together     how many may run at once
     apart        names of those of which only one at a time may run
     all_or_none  once one has failed, no other is begun, and those that run have RESPITE
@@ -51,26 +52,31 @@ class Phase:
     examine      looks into a successful outcome and may make it a failure
     """
 
-    __slots__ = ("adjusting", "all_or_none", "apart", "examine", "hear", "limits", "together")
+    __slots__ = ("all_or_none", "apart", "examine", "hear", "limits", "name", "together")
 
     def __init__(
         self,
+        name: str,
         limits: Limits,
         *,
-        adjusting: bool = False,
         together: int = 1,
         apart: Collection[str] = (),
         all_or_none: bool = False,
         hear: Callable[[str, Message], None] | None = None,
         examine: Callable[[Outcome], None] | None = None,
     ) -> None:
+        self.name = name
         self.limits = limits
-        self.adjusting = adjusting
         self.together = together
         self.apart = apart
         self.all_or_none = all_or_none
         self.hear = hear
         self.examine = examine
+
+    @property
+    def adjusting(self) -> bool:
+        """Whether the drivers are adjusted."""
+        return self.name == "adjust"
 
 
 class Running:
@@ -153,6 +159,7 @@ class Running:
     def cancel(self, now: float) -> None:
         """Tell it, it alone, that it is cancelled; from now on its time is bounded (SPEC 10)."""
         self.child.signal(CANCEL)
+        self.ending.sent(CANCEL)
         self.life.leave_by(now + self.phase.limits.cancel_grace)
 
     def descend(self, now: float) -> None:
@@ -166,6 +173,7 @@ class Running:
         if step == "ask-rest":
             tree.ask_rest()
         elif step == "kill":
+            self.ending.sent("SIGKILL")
             tree.kill()
         elif step == "give-up" and not tree.resists and self.life.bear_with():
             # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
@@ -215,6 +223,7 @@ def stop_all(these: Iterable[Running], cause: str | None, now: float) -> None:
     take_in(trees)
     for running, tree in zip(fresh, trees):
         tree.ask_leader()
+        running.ending.sent("SIGTERM")
         limits = running.phase.limits
         grace, patience = limits.grace, PATIENCE
         if running.ending.trouble == "timeout":

@@ -137,6 +137,10 @@ def _is_patterns(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -154,6 +158,8 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "grace": _SECONDS,
     "cancel_grace": _SECONDS,
     "on_failure": (_is_policy, "continue or stop"),
+    "log": (_is_path, "the path of a file"),
+    "complete": (_is_patterns, "a list of name patterns, such as ['k8s-*']"),
 }
 """For each key of the section: is this value right, and what would be."""
 

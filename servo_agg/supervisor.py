@@ -52,6 +52,7 @@ class Supervisor:
     unkillable   whether something survived SIGKILL: then no driver is started any more
     environment  what drivers get, their mark aside; to be set before the first is run
     shorten      makes of a failed driver's stderr what is shown of it (SPEC 13); likewise
+    remember     is told of each driver's end: `remember(phase, started_at, outcome)`; None: nobody is
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Supervisor:
         self.unkillable = False
         self.environment: Mapping[str, str] = {}
         self.shorten: Callable[[str], str] = str
+        self.remember: Callable[[str, float, Outcome], None] | None = None
         self._inbox = inbox
         self._outlet = outlet
         self._ledger = ledger
@@ -169,7 +171,9 @@ class Supervisor:
             ending = Ending()
             ending.trouble, ending.words = "cannot-start", f"cannot be started: {error}"
             self._note(f"{job.name}: {ending.words}")
-            return Outcome(job.name, None, ending, adjusting=phase.adjusting)
+            outcome = Outcome(job.name, None, ending, adjusting=phase.adjusting)
+            self._keep(phase, now, outcome)
+            return outcome
         self._note(f"{job.name}: started as process {child.pid}: {' '.join(job.arguments)}")
         running = self._running[child.pid] = Running(job, child, phase, now)
         return running
@@ -193,7 +197,7 @@ class Supervisor:
     def _ask_whether_it_can(self, running: Running) -> None:
         short = running.phase.limits.short_grace
         until = self.now() + ASKING
-        info = Phase(Limits(grace=short, short_grace=short, until=until, allowance=ASKING))
+        info = Phase("info", Limits(grace=short, short_grace=short, until=until, allowance=ASKING))
         asked = self._start(Job(running.job.name, ["--info", *running.job.arguments]), info)
         if isinstance(asked, Running):
             asked.asks_for = running
@@ -231,6 +235,7 @@ class Supervisor:
                 continue
             del self._running[running.child.pid]
             outcome = running.finish(self.now(), self.shorten)
+            self._keep(running.phase, running.life.started_at, outcome)
             self._note(f"{outcome.name}: ended: {outcome.status}: {outcome.message}")
             self.unkillable |= outcome.reason == "unkillable"
             if running.asks_for is None:
@@ -238,6 +243,10 @@ class Supervisor:
             else:
                 self._cancel(running.asks_for, outcome)
         return len(self._running) < before
+
+    def _keep(self, phase: Phase, started_at: float, outcome: Outcome) -> None:
+        if self.remember is not None:
+            self.remember(phase.name, started_at, outcome)
 
     def _wait(self, stop_at: float | None) -> None:
         now = self.now()
