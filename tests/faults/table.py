@@ -130,7 +130,8 @@ class Fault:
     name: str
     strike: Callable[[Stage, Moment], None]
     verdict: Callable[[Moment], Verdict]
-    io_timeout: str | None = None
+    silence: bool = False
+    """Whether it is the driver's own silence, for longer than OPTUNE_IO_TIMEOUT allows."""
 
     @property
     def kills_us(self) -> bool:
@@ -214,7 +215,7 @@ def _ending(number: signal.Signals) -> Fault:
 
 SIGTERM = _ending(signal.SIGTERM)
 SIGKILL = Fault("SIGKILL", functools.partial(_signal, signal.SIGKILL), _always(KILLED))
-TIMEOUT = Fault("timeout", _nothing, _always(TIMED_OUT), io_timeout="2")
+TIMEOUT = Fault("timeout", _nothing, _always(TIMED_OUT), silence=True)
 
 _unheard = Verdict(TERMINATED.code, None)
 _gone = _unless(AGENT_GONE, grace=_unheard, final=AGENT_GONE)
@@ -291,10 +292,17 @@ class Cell:
         return 1.0 if self.fault.kills_us else 600.0
 
     @property
+    def io_timeout(self) -> int | None:
+        """OPTUNE_IO_TIMEOUT, if it is to matter: long enough for the driver to become what it is to be."""
+        if not self.fault.silence:
+            return None
+        return 10 if self.shape in {"wide", "deep"} else 2
+
+    @property
     def seconds(self) -> float:
         """How long it may take, besides what we need ourselves."""
         # A timeout: the silence of T - 1, and the short grace.
-        return self.grace if self.fault.io_timeout is None else 1.5
+        return self.grace if self.io_timeout is None else self.io_timeout - 0.5
 
 
 def cells() -> Iterator[Cell]:

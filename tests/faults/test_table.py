@@ -20,7 +20,7 @@ PROMPT = 1.0
 
 def _prepared(stage: Stage, cell: Cell) -> None:
     stage.grace(cell.grace)
-    stage.env["OPTUNE_IO_TIMEOUT"] = cell.fault.io_timeout
+    stage.env["OPTUNE_IO_TIMEOUT"] = None if cell.io_timeout is None else str(cell.io_timeout)
     for name, phase in cell.moment.gates:
         stage.shape(name, phase, cell.shape, gate=not cell.deed, patient=cell.moment is GRACE)
     if cell.moment.halt:
