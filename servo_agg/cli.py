@@ -51,12 +51,15 @@ _FINISHED = 0
 class Coordinator:
     """The thread that does the work of one call, and all it owns."""
 
-    def __init__(self, call: Call, finished: int, ledger: Ledger, lock: int | None) -> None:
+    def __init__(
+        self, call: Call, finished: int, ledger: Ledger, guardian: Guardian, lock: int | None
+    ) -> None:
         """Take `finished`, a descriptor on which main is told of the end, and `lock`: see Run."""
         self.status = 1
         self.inbox = Inbox()
         self._call = call
         self._finished = finished
+        self._guardian = guardian
         self._lock = lock
         self._out = Outlet(1, self._wake)
         self._err = Outlet(2, self._wake)
@@ -81,6 +84,7 @@ class Coordinator:
         """Work, say the last word, and tell main."""
         try:
             answer = self._answer()
+            self._guardian.release()
             self._console.end_bar()
             self._put(answer.final)
             self.status = answer.status
@@ -284,7 +288,7 @@ def main() -> NoReturn:
     lock = _directory() if call.operation == "adjust" else None
     guardian = Guardian(ledger, [] if lock is None else [lock])
     noticed, notice = _heed_signals()
-    coordinator = Coordinator(call, notice, ledger, lock)
+    coordinator = Coordinator(call, notice, ledger, guardian, lock)
     threads.start(coordinator.run)
     status = _watch(coordinator, noticed)
     guardian.dismiss()

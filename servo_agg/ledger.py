@@ -35,11 +35,12 @@ class Ledger:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, SLOTS * _SIZE)
-        self._free = list(range(SLOTS - 1, -1, -1))
+        self._fresh = iter(range(SLOTS))
+        self._freed: list[int] = []
 
     def enter(self, mark: str, grace: float) -> int:
         """Announce a start; give its slot. `mark` has 16 ASCII characters."""
-        slot = self._free.pop()
+        slot = self._freed.pop() if self._freed else next(self._fresh)
         at = slot * _SIZE
         self._memory[at + 1 : at + 17] = mark.encode("ascii")
         self._memory[at + 17 : at + 25] = _bytes(min(int(grace * 1000), 1 << 62))
@@ -55,7 +56,7 @@ class Ledger:
     def strike(self, slot: int) -> None:
         """Strike out a start: it was reaped, or never made."""
         self._memory[slot * _SIZE] = _FREE
-        self._free.append(slot)
+        self._freed.append(slot)
 
     def starts(self) -> list[Start]:
         """Give all entries."""
