@@ -1,37 +1,30 @@
 #!/usr/bin/env python3
 """How long `./adjust --describe APP` takes, in parallel and one after another.
 
-Servo directories are made in a temporary directory, with `adjust` symlinked to this repository's. In each
-round every case is taken once, so that all see the same weather of the machine. What is reported of two cases
-is the median of the ratios of their pairs, one pair per round; times are medians.
+Every way of asking is taken once in each round. What is reported of two is the median of the ratios of their
+pairs, one pair per round; times are medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import textwrap
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from pairs import OUT, drivers_of, milliseconds, ratio, shell_driver, show, stage, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from pairs import Stage
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-TIMEOUT = 120.0
-"""Seconds after which a run counts as hung."""
+DESCRIBE = ("./adjust", "--describe", "app")
 
 PYTHON_COUNTS = (1, 2, 4, 8, 16)
 QUICK_PYTHON_COUNTS = (1, 4, 8)
@@ -47,31 +40,21 @@ SERIAL_LIMIT = 6.0
 # It imports what real drivers import by way of their common library, and it has to be found by `env` as they
 # have, for the start of Python is most of what a describe costs.
 PYTHON_DRIVER = """\
-    #!/usr/bin/env python3
-    import argparse, json, os, signal, sys, threading, time, traceback
+#!/usr/bin/env python3
+import argparse, json, os, signal, sys, threading, time, traceback
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--info", action="store_true")
-    parser.add_argument("--query", action="store_true")
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("app_id", nargs="?")
-    args = parser.parse_args()
-    if args.info:
-        print(json.dumps({"version": "1.0", "has_cancel": False}))
-    else:
-        settings = {"cpu": {"type": "range", "min": 0.5, "max": 8, "step": 0.5, "value": 2, "unit": "cores"}}
-        component = os.path.basename(sys.argv[0])
-        print(json.dumps({"application": {"components": {component: {"settings": settings}}}}))
-"""
-
-SHELL_DRIVER = f"""\
-    #!/bin/sh
-    if [ "$1" = --info ]; then
-        echo '{{"version":"1.0","has_cancel":false}}'
-    else
-        sleep {SHELL_SECONDS}
-        echo '{{"application":{{"components":{{"'"${{0##*/}}"'":{{"settings":{{"cpu":{{"value":2}}}}}}}}}}}}'
-    fi
+parser = argparse.ArgumentParser()
+parser.add_argument("--info", action="store_true")
+parser.add_argument("--query", action="store_true")
+parser.add_argument("--version", action="store_true")
+parser.add_argument("app_id", nargs="?")
+args = parser.parse_args()
+if args.info:
+    print(json.dumps({"version": "1.0", "has_cancel": False}))
+else:
+    settings = {"cpu": {"type": "range", "min": 0.5, "max": 8, "step": 0.5, "value": 2, "unit": "cores"}}
+    component = os.path.basename(sys.argv[0])
+    print(json.dumps({"application": {"components": {component: {"settings": settings}}}}))
 """
 
 
@@ -88,88 +71,29 @@ class Fleet:
     in_parallel: list[float] = field(default_factory=list)
     in_turn: list[float] = field(default_factory=list)
 
-    def take_round(self) -> None:
+    def take_round(self, here: Stage) -> None:
         """Time every way once."""
-        drivers = [f"adjust.d/{name}" for name in sorted(os.listdir(self.parallel / "adjust.d"))]
-        self.alone.append(timed(self.parallel, [[drivers[-1], "--query", "app"]]))
-        self.in_parallel.append(timed(self.parallel, [["./adjust", "--describe", "app"]]))
-        self.floor.append(timed(self.parallel, [[driver, "--query", "app"] for driver in drivers]))
-        self.in_turn.append(timed(self.serial, [["./adjust", "--describe", "app"]]))
+        slowest = f"adjust.d/{drivers_of(self.parallel)[-1]}"
+        self.alone.append(here.seconds(self.parallel, (slowest, "--query", "app")))
+        self.in_parallel.append(here.seconds(self.parallel, DESCRIBE))
+        self.floor.append(here.seconds(self.parallel, here.floor(self.parallel)))
+        self.in_turn.append(here.seconds(self.serial, DESCRIBE))
 
 
-def environment() -> dict[str, str]:
-    """Return our environment, with `python3` being the interpreter that runs this."""
-    # Without cached bytecode every start would compile the program anew, which no installation does.
-    left_out = ("OPTUNE_", "PYTHONDONTWRITEBYTECODE")
-    made = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    made["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made.get("PATH", os.defpath)])
-    return made
-
-
-def timed(directory: Path, commands: Sequence[Sequence[str]]) -> float:
-    """Start all `commands` at once; return the seconds until the last has answered and exited.
-
-    Each is in a session of its own, as the aggregator's drivers are: Linux shares processor time between
-    sessions first (autogroups), so on a busy machine one session of many processes would look slow.
-    """
-    env = environment()
-    started = time.perf_counter()
-    children = [
-        subprocess.Popen(
-            command,
-            cwd=directory,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        for command in commands
-    ]
-    answers = []
-    try:
-        answers = [child.communicate(timeout=TIMEOUT) for child in children]
-    finally:
-        for child in children:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-    seconds = time.perf_counter() - started
-    for child, (stdout, stderr) in zip(children, answers):
-        if child.returncode != 0 or b'"application"' not in stdout:
-            said = (stdout + stderr).decode(errors="replace")
-            raise SystemExit(f"{child.args!r} exited with status {child.returncode}: {said}")
-    return seconds
-
-
-def make_fleet(parent: Path, kind: str, count: int) -> Fleet:
+def make_fleet(here: Stage, kind: str, count: int) -> Fleet:
     """Make two servo directories of `count` drivers that differ in `parallel: 1` alone."""
-    source = textwrap.dedent({"Python": PYTHON_DRIVER, "sh": SHELL_DRIVER}[kind])
-    parallel, serial = (parent / f"{kind}-{count}-{way}" for way in ("parallel", "serial"))
-    for directory in (parallel, serial):
-        drivers = directory / "adjust.d"
-        drivers.mkdir(parents=True)
-        (directory / "adjust").symlink_to(REPOSITORY / "adjust")
-        for number in range(count):
-            driver = drivers / f"{number:02}driver"
-            driver.write_text(source, encoding="utf-8")
-            driver.chmod(0o755)
-    (serial / "config.yaml").write_text("agg: {parallel: 1}\n", encoding="utf-8")
+    source = {"Python": PYTHON_DRIVER, "sh": shell_driver(SHELL_SECONDS)}[kind]
     plural = "s" if count > 1 else ""
     waits = f", {SHELL_SECONDS:g} s each" if kind == "sh" else ""
-    return Fleet(f"{count} {kind} driver{plural}{waits}", count, parallel, serial)
+    return Fleet(
+        f"{count} {kind} driver{plural}{waits}",
+        count,
+        here.servo(f"{kind}-{count}-parallel", source, count),
+        here.servo(f"{kind}-{count}-serial", source, count, "agg: {parallel: 1}\n"),
+    )
 
 
-def ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """Return the median of the ratios of the pairs of one round each."""
-    return statistics.median(a / b for a, b in zip(over, under))
-
-
-def milliseconds(seconds: Sequence[float]) -> float:
-    """Return the median in milliseconds."""
-    return statistics.median(seconds) * 1000
-
-
-def table(fleets: Sequence[Fleet]) -> str:
+def table_of(fleets: Sequence[Fleet]) -> str:
     """Return the figures, a line per fleet."""
     heads = (
         "",
@@ -196,12 +120,7 @@ def table(fleets: Sequence[Fleet]) -> str:
                 f"{ratio(fleet.in_turn, fleet.in_parallel):.2f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    )
-    return "\n".join(lines)
+    return table(rows)
 
 
 def verdict(fleet: Fleet) -> str:
@@ -293,7 +212,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=REPOSITORY / "benchmarks" / "out",
+        default=OUT,
         help="directory for the plot (%(default)s)",
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds and fewer cases")
@@ -305,31 +224,19 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def show(text: str) -> None:
-    """Let a person at a terminal see how far we are."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
-
-
 def main() -> None:
     """Measure, print the table and the figures asked for, draw the plot."""
     args = arguments()
-    with tempfile.TemporaryDirectory(prefix="describe-latency-") as temporary:
-        parent = Path(temporary)
+    with stage() as here:
         counts = QUICK_PYTHON_COUNTS if args.quick else PYTHON_COUNTS
-        python = [make_fleet(parent, "Python", count) for count in counts]
-        shell = make_fleet(parent, "sh", SHELL_COUNT)
-        fleets = [*python, shell]
-        # The first start compiles the package to bytecode, which no later one does.
-        for directory in (python[0].parallel, python[0].serial):
-            timed(directory, [["./adjust", "--describe", "app"]])
+        python = [make_fleet(here, "Python", count) for count in counts]
+        shell = make_fleet(here, "sh", SHELL_COUNT)
         for number in range(1, args.rounds + 1):
-            for fleet in fleets:
+            for fleet in (*python, shell):
                 show(f"round {number} of {args.rounds}: {fleet.label}")
-                fleet.take_round()
+                fleet.take_round(here)
         show("")
-    sys.stdout.write(f"{table(fleets)}\n\n{verdict(shell)}\n")
+    sys.stdout.write(f"{table_of([*python, shell])}\n\n{verdict(shell)}\n")
     args.out.mkdir(parents=True, exist_ok=True)
     picture = args.out / "describe_latency.svg"
     plot(python, shell, picture)
