@@ -21,6 +21,9 @@ class Nobody:
     def __init__(self, ledger, keep):
         pass
 
+    def release(self):
+        pass
+
     def dismiss(self):
         pass
 
