@@ -13,13 +13,13 @@ from servo_agg.description import check_shape, chosen, completed, describe, rout
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended
-from servo_agg.protocol import Malformed, Progress, encode, parse
+from servo_agg.protocol import Progress, Reply, encode, parse
 from servo_agg.running import Job, Phase
 from servo_agg.section import INSTALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from servo_agg.operations import Asked, Run
@@ -104,8 +104,7 @@ def adjust(run: Run, application: str, given: bytes | None, choices: Sequence[st
     requests = requests_of(run, asked, request, choices)
     if not requests:
         return Answer({"status": "ok", "reason": "no-settings-to-adjust"}, 0)
-    jobs = [Job(name, [application], encode(requests[name])) for name in config.drivers if name in requests]
-    outcomes = _in_turn(run, jobs)
+    outcomes = _in_turn(run, application, requests)
     others = {name: {"status": "not-started" if name in requests else "skipped"} for name in config.drivers}
     return _conclude(run, outcomes, report.drivers(outcomes, others))
 
@@ -150,15 +149,20 @@ def refuse_without_drivers(run: Run, request: Object) -> None:
         ) from None
 
 
-def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
+def _in_turn(run: Run, application: str, requests: Mapping[str, Object]) -> list[Outcome]:
     config, supervisor = run.config, run.supervisor
-    course = report.Course(len(jobs))
+    course = report.Course(len(requests))
 
-    def hear(name: str, message: Message) -> None:
-        if isinstance(message, Progress):
-            run.say(course.advance(name, message.content))
-        elif isinstance(message, Malformed):
-            run.say(course.line(name, "its output is malformed; stopping it"))
+    def hear(name: str, messages: Sequence[Message]) -> None:
+        run.say(
+            *(
+                course.advance(name, message.content)
+                if isinstance(message, Progress)
+                else course.line(name, "its output is malformed; stopping it")
+                for message in messages
+                if not isinstance(message, Reply)
+            )
+        )
 
     limits = Limits(
         grace=config.grace,
@@ -168,15 +172,18 @@ def _in_turn(run: Run, jobs: Sequence[Job]) -> list[Outcome]:
     )
     phase = Phase("adjust", limits, hear=hear)
     outcomes: list[Outcome] = []
-    for job in jobs:
+    for name in config.drivers:
+        if name not in requests:
+            continue
         failed = any(not outcome.ok for outcome in outcomes)
         if supervisor.cause or supervisor.unkillable or (failed and config.on_failure == "stop"):
             break
-        run.say(course.line(job.name, "starting"))
-        for outcome in supervisor.drive([job], phase):
+        run.say(course.line(name, "starting"))
+        # Encoded in its turn: all the inputs together can be many times what we were given.
+        for outcome in supervisor.drive([Job(name, [application], encode(requests[name]))], phase):
             outcomes.append(outcome)
             course.end()
-            run.say(course.line(job.name, "done" if outcome.ok else f"{outcome.status} ({outcome.reason})"))
+            run.say(course.line(name, "done" if outcome.ok else f"{outcome.status} ({outcome.reason})"))
     return outcomes
 
 

@@ -193,9 +193,10 @@ class Coordinator:
         if log is not None:
             self._history.write_to(log, self._console.say)
 
-    def _say(self, content: dict[str, Any]) -> None:
-        self._out.put(encode(content))
-        self._console.progress(content["progress"], content["message"])
+    def _say(self, *contents: dict[str, Any]) -> None:
+        if contents:
+            self._out.put(b"".join(map(encode, contents)))
+            self._console.progress(contents[-1]["progress"], contents[-1]["message"])
 
     def _read_stdin(self) -> None:
         blocks: list[bytes] = []

@@ -3,7 +3,7 @@
 Rules (SPEC 4, 5, 13, 14):
 - stderr is ASCII, since the agent decodes it strictly.
 - A driver's stderr is shown live, each line after its name, on a terminal or with `-v`. What finds
-  no room because nobody reads is not shown; drivers never wait for it.
+  no room because nobody reads is not shown, notes included; drivers never wait for it.
 - The bar is always the last line: what else is said comes before it.
 """
 
@@ -12,9 +12,15 @@ from __future__ import annotations
 import os
 import time
 
+from servo_agg.protocol import as_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from servo_agg.outlet import Outlet
+
+    Object = dict[str, Any]
 
 _LINE = 4096
 
@@ -42,10 +48,10 @@ class Console:
         # In one go, since drivers' workers say things too.
         self._outlet.put(_erasing(bar) + line + bar)
 
-    def note(self, text: str) -> None:
-        """Say a line to those who asked for details."""
-        if self._verbose:
-            self.say(text)
+    def note(self, text: str, content: Object | None = None) -> None:
+        """Say a line to those who asked for details: `text`, then `content` as JSON."""
+        if self._verbose and not self._outlet.full:
+            self.say(text + as_text(content))
 
     def show(self, name: str, block: bytes | None) -> None:
         """Show what a driver wrote to its stderr, None being its end. Called from its worker; never waits."""

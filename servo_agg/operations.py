@@ -46,7 +46,7 @@ class Answer:
 class Run:
     """What a story needs: the surroundings, the supervisor, and ways to speak.
 
-    say   sends an object to the agent
+    say   sends objects to the agent, each as a line
     tell  says a line to whoever reads stderr
     note  says a line to a person who asked for details
     lock  a descriptor of the servo directory on which to lock it; None if there is none
@@ -58,7 +58,7 @@ class Run:
         supervisor: Supervisor,
         *,
         started: float,
-        say: Callable[[Object], None],
+        say: Callable[..., None],
         tell: Callable[[str], None],
         note: Callable[[str], None],
         lock: int | None,

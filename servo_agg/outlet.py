@@ -47,13 +47,13 @@ class Outlet:
         """Whether enough is waiting."""
         return self._size >= ENOUGH
 
-    def put(self, line: bytes) -> None:
-        """Say a line, newline included. Never waits; what is said to a broken descriptor is lost."""
+    def put(self, lines: bytes) -> None:
+        """Say whole lines. Never waits; what is said to a broken descriptor is lost."""
         with self._lock:
             if self.broken:
                 return
-            self._waiting.append(line)
-            self._size += len(line)
+            self._waiting.append(lines)
+            self._size += len(lines)
             if not self._begun:
                 threads.start(self._write)
                 self._begun = True

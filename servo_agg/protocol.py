@@ -201,7 +201,7 @@ def decode(line: bytes) -> Message:
 
 def _is_blank(line: bytes) -> bool:
     # White space beyond the limit is too long a line in whatever blocks it comes.
-    return not line or (len(line) <= LINE_LIMIT and line.isspace())
+    return not line or (line.isspace() and len(line) <= LINE_LIMIT)
 
 
 def encode(content: dict[str, Any]) -> bytes:
@@ -243,26 +243,30 @@ class Decoder:
 
     def feed(self, block: bytes) -> list[Message]:
         """Give the messages that end in this block."""
+        if self._over:
+            return []
         messages: list[Message] = []
-        start = 0
-        while not self._over and self._first is None and (end := block.find(b"\n", start)) >= 0:
-            line = self._take(block[start:end])
-            start = end + 1
-            if _is_blank(line):
-                continue
-            message = decode(line)
-            if self._document and isinstance(message, Malformed):
-                self._first = message
-                self._keep(line + b"\n")
-                break
-            self._over = isinstance(message, Malformed)
-            self._document = False
-            messages.append(message)
-        if not self._over:
-            self._keep(block[start:])
-            if self._size > LINE_LIMIT:
-                self._over = True
-                messages.append(self._first or decode(self._take()))
+        if self._first is None:
+            *lines, block = block.split(b"\n")
+            for number, piece in enumerate(lines):
+                line = self._take(piece) if self._rest else piece
+                if _is_blank(line):
+                    continue
+                message = decode(line)
+                if not isinstance(message, Malformed):
+                    self._document = False
+                    messages.append(message)
+                elif self._document:
+                    self._first = message
+                    block = b"\n".join([line, *lines[number + 1 :], block])
+                    break
+                else:
+                    self._over = True
+                    return [*messages, message]
+        self._keep(block)
+        if self._size > LINE_LIMIT:
+            self._over = True
+            messages.append(self._first or decode(self._take()))
         return messages
 
     def end(self, *, cut: bool = False) -> list[Message]:

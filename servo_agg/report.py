@@ -200,9 +200,14 @@ class Course:
         self._done = 0
         # The running driver's progress as an exact fraction, 0 to 100: (numerator, denominator).
         self._at = (0, 1)
+        self._said: object = None
+        self._total = self._reckon()
 
     def total(self) -> int:
         """Give the overall progress in percent, 0 to 100."""
+        return self._total
+
+    def _reckon(self) -> int:
         if self._done == self._count:
             return 100
         numerator, denominator = self._at
@@ -211,18 +216,24 @@ class Course:
     def line(self, name: str, text: str, content: Object | None = None) -> Object:
         """Give the line that tells the agent of a driver's message `content`, or of ours."""
         message = f"{name}: {text}" if text else name
-        return {**(content or {}), "progress": self.total(), "message": clip(message)}
+        return {**(content or {}), "progress": self._total, "message": clip(message)}
 
     def advance(self, name: str, content: Object) -> Object:
         """Take in a driver's progress message and give the line for the agent."""
         said = content["progress"]
-        if isinstance(said, (int, float)) and not isinstance(said, bool):
-            numerator, denominator = min(max(said, 0), 100).as_integer_ratio()
-            if numerator * self._at[1] > self._at[0] * denominator:
-                self._at = (numerator, denominator)
+        # Most lines of a driver that says many repeat the number of the one before.
+        if said is not self._said:
+            self._said = said
+            if isinstance(said, (int, float)) and not isinstance(said, bool):
+                numerator, denominator = min(max(said, 0), 100).as_integer_ratio()
+                if numerator * self._at[1] > self._at[0] * denominator:
+                    self._at = (numerator, denominator)
+                    self._total = self._reckon()
         return self.line(name, as_text(content.get("message")), content)
 
     def end(self) -> None:
         """Take in that the running driver has ended, failed or not."""
         self._done += 1
         self._at = (0, 1)
+        self._said = None
+        self._total = self._reckon()

@@ -48,7 +48,7 @@ class Phase:
     together     how many may run at once
     apart        names of those of which only one at a time may run
     all_or_none  once one has failed, no other is begun, and those that run have RESPITE
-    hear         is told of each message of a driver: `hear(name, message)`
+    hear         is told of a driver's messages, those that came together at once: `hear(name, messages)`
     examine      looks into a successful outcome and may make it a failure
     """
 
@@ -62,7 +62,7 @@ class Phase:
         together: int = 1,
         apart: Collection[str] = (),
         all_or_none: bool = False,
-        hear: Callable[[str, Message], None] | None = None,
+        hear: Callable[[str, Sequence[Message]], None] | None = None,
         examine: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.name = name
@@ -117,6 +117,9 @@ class Running:
             messages = self._decoder.end(cut=event.cut)
         else:
             messages = self._decoder.feed(event.block)
+        if self.life.stopping:
+            # It was we who tore the line that it was about to say.
+            messages = [message for message in messages if not isinstance(message, Malformed)]
         if messages:
             self.life.heard(now)
         for message in messages:

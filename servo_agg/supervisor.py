@@ -17,7 +17,7 @@ from servo_agg.errors import CannotStart
 from servo_agg.events import AGENT_GONE, CANCEL, Closed, Ended, Exited, Given, Output
 from servo_agg.lifecycle import ASKING, RESPITE, Limits
 from servo_agg.process import Child
-from servo_agg.protocol import Reply, as_text
+from servo_agg.protocol import Reply
 from servo_agg.report import Ending, Outcome
 from servo_agg.running import Job, Phase, Running, stop_all
 
@@ -61,12 +61,12 @@ class Supervisor:
         outlet: Outlet,
         ledger: Ledger,
         *,
-        note: Callable[[str], None],
+        note: Callable[..., None],
         show: Show = None,
     ) -> None:
         """Take the ways in and out.
 
-        `note` says a line to a person who asked for them; `show`: see Worker.
+        `note` says a line to a person who asked for them, see Console; `show`: see Worker.
         """
         self.ended: str | None = None
         self.canceled = False
@@ -294,8 +294,10 @@ class Supervisor:
         running = self._running.get(event.pid) if isinstance(event, (Output, Closed, Exited)) else None
         if running is None or not isinstance(event, (Output, Closed, Exited)):
             return
-        for message in running.learn(event, self.now()):
+        messages = running.learn(event, self.now())
+        for message in messages:
             if isinstance(message, Reply):
-                self._note(f"{running.job.name}: replies {as_text(message.content)}")
-            if running.phase.hear is not None and not (self.ended and self._outlet.full):
-                running.phase.hear(running.job.name, message)
+                self._note(f"{running.job.name}: replies ", message.content)
+        # All that came together is told at once: a line by itself would cost its own way to the outlet.
+        if messages and running.phase.hear is not None and not (self.ended and self._outlet.full):
+            running.phase.hear(running.job.name, messages)
