@@ -9,17 +9,18 @@ Rules (SPEC 7, 8, 10):
 from __future__ import annotations
 
 from servo_agg import report
-from servo_agg.description import check_shape, chosen, completed, describe, route
+from servo_agg.description import check_shape, chosen, completed, route
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended
 from servo_agg.protocol import Progress, Reply, encode, parse
 from servo_agg.running import Job, Phase
 from servo_agg.section import INSTALL
+from servo_agg.threads import Bell, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from servo_agg.operations import Asked, Run
@@ -51,6 +52,23 @@ def read_request(given: bytes | None) -> Object:
     return request
 
 
+def _import_psutil() -> Callable[[], None]:
+    """Import psutil while the drivers are queried: it takes as long. Gives what waits for the end of it."""
+    done = Bell()
+
+    def work() -> None:
+        try:
+            insist_on_psutil()
+        except BadEnvironment:
+            # Who needs it insists once more, and tells.
+            return
+        finally:
+            done.ring()
+
+    start(work)
+    return done.wait
+
+
 def insist_on_psutil() -> None:
     """Import psutil while there are descriptors to do so. Raises BadEnvironment (SPEC 5)."""
     try:
@@ -72,7 +90,7 @@ def requests_of(run: Run, asked: Asked, request: Object | None, choices: Sequenc
     requests = route(chosen(choices, description) if request is None else request, owners)
     for outcome in asked.outcomes:
         if outcome.name in requests and outcome.name in run.config.complete:
-            requests[outcome.name] = completed(requests[outcome.name], describe(outcome.reply))
+            requests[outcome.name] = completed(requests[outcome.name], outcome.reply)
     return requests
 
 
@@ -83,7 +101,6 @@ def adjust(run: Run, application: str, given: bytes | None, choices: Sequence[st
     UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
     """
     request = None if choices else read_request(given)
-    insist_on_psutil()
     config = run.config
     if not config.drivers:
         refuse_without_drivers(run, chosen(choices, {}) if request is None else request)
@@ -93,7 +110,10 @@ def adjust(run: Run, application: str, given: bytes | None, choices: Sequence[st
         return ended(run.supervisor.cause)
     count = len(config.drivers)
     run.say({"progress": 0, "message": f"querying {count} driver{'s' if count > 1 else ''}"})
+    imported = _import_psutil()
     asked = ask(run, application, run.supervisor.now())
+    imported()
+    insist_on_psutil()
     not_started = {name: {"status": "not-started"} for name in config.drivers}
     if asked.cause:
         return ended(asked.cause, more={"drivers": not_started})

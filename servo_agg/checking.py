@@ -13,7 +13,7 @@ import stat
 from shlex import quote
 
 from servo_agg.adjusting import insist_on_psutil
-from servo_agg.description import describe, settings_in
+from servo_agg.description import settings_in
 from servo_agg.errors import Conflict, Fault
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, version_of
@@ -65,7 +65,7 @@ class _Findings:
             if self.info is not None and told
             else None,
             "seconds": None if last is None else round(last.ending.seconds, 3),
-            "settings": sum(1 for _ in settings_in(describe(self.query.reply)))
+            "settings": sum(1 for _ in settings_in(self.query.reply))
             if self.query is not None and known
             else None,
             "verdict": self.verdict,

@@ -184,13 +184,13 @@ class Asked:
 
     def merged(self) -> tuple[Object, Owners]:
         """Give the merged description and the owners. Raises Conflict."""
-        return merge((outcome.name, describe(outcome.reply)) for outcome in self.outcomes)
+        return merge((outcome.name, outcome.reply) for outcome in self.outcomes)
 
 
 def examine_query(outcome: Outcome) -> None:
-    """Make a failure of an answer that is no description (SPEC 4)."""
+    """Have the reply be a description, wrapped where it was not, or make a failure of it (SPEC 4)."""
     try:
-        describe(outcome.reply)
+        outcome.reply = describe(outcome.reply)
     except Misshapen as error:
         outcome.fail("malformed", f"its answer to --query is no description: {error}")
 

@@ -24,6 +24,7 @@ NEEDED = {
     "_json",
     "_stat",
     "errno",
+    "gc",
     "genericpath",
     "mmap",
     "os",
