@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 INPUT_LIMIT = 16 << 20
 """Bytes of an adjust's input (SPEC 7.1)."""
 
+ENDLESS = 1 << 30
+"""Bytes after which stdin counts as endless and is read no further (SPEC 5)."""
+
 
 class Answer:
     """The end of a run: the final object, or a text for people, and the exit status."""
