@@ -33,10 +33,8 @@ _LOCK_PATIENCE = 10.0
 _LOCK_GLANCE = 0.05
 
 
-def read_request(given: bytes | None) -> Object:
-    """Give the request that stdin held, None having been too much. Raises BadInput (SPEC 7.1)."""
-    if given is None:
-        raise BadInput("the input is longer than 16 MiB")
+def read_request(given: bytes) -> Object:
+    """Give the request that stdin held. Raises BadInput (SPEC 7.1)."""
     if not given or given.isspace():
         raise BadInput('the input is empty: an adjust reads {"application": {...}} from stdin')
     try:
@@ -94,7 +92,7 @@ def requests_of(run: Run, asked: Asked, request: Object | None, choices: Sequenc
     return requests
 
 
-def adjust(run: Run, application: str, given: bytes | None, choices: Sequence[str]) -> Answer:
+def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> Answer:
     """Adjust: query, route, then each driver concerned, one after another (SPEC 7, 8).
 
     `choices`, from `--set`, stand for the input `given` where there are any (SPEC 14). Raises BadInput,

@@ -97,6 +97,11 @@ class Call:
         """Whether the answer is text for people, and so a failure a sentence on stderr (SPEC 5, 14)."""
         return self.operation in ("check", "plan") and not self.json
 
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether settings are to come on stdin."""
+        return self.operation in ("adjust", "plan") and not self.choices
+
     def _judge(self) -> None:
         if self.operation == "help":
             return

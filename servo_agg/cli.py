@@ -4,6 +4,7 @@ Rules (SPEC 5, 10, 14):
 - Main starts the coordinator and from then on only watches: for signals, and for the agent's end.
 - The coordinator does the work and is the only one to speak; its last word is the final object.
 - Every Fault becomes a final object here, and so does a mistake of our own, without a traceback.
+- Where a thread cannot be started, or has ended by an error, main itself says the last word.
 - We leave by os._exit: no thread that hangs in a read or write can keep us.
 """
 
@@ -24,7 +25,7 @@ from servo_agg import STARTED, operations, threads  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
 from servo_agg.console import Console, shortened, wants_colour, width_of  # noqa: E402 - as above
-from servo_agg.errors import Fault, WrongUsage  # noqa: E402 - as above
+from servo_agg.errors import BadInput, Fault, WrongUsage, lack  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended, Given, Woken  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
 from servo_agg.inbox import Inbox  # noqa: E402 - as above
@@ -36,6 +37,7 @@ from servo_agg.supervisor import Supervisor  # noqa: E402 - as above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from servo_agg.history import History
@@ -46,17 +48,28 @@ _HINT = (
 )
 
 _FINISHED = 0
-"""What the coordinator writes where the interpreter writes the numbers of signals."""
+_BEREFT = 255
+"""What is written where the interpreter writes the numbers of signals: by the coordinator at its end, and
+by any thread that ends by an error."""
+
+_FAREWELL = 250
+"""Milliseconds that stdout has to take a last word of main."""
 
 
 class Coordinator:
-    """The thread that does the work of one call, and all it owns."""
+    """The thread that does the work of one call, and all it owns.
+
+    status  the exit status
+    astray  whether an error ended the work, which may have left drivers behind
+    inbox   where it is told what happens
+    """
 
     def __init__(
         self, call: Call, finished: int, ledger: Ledger, guardian: Guardian, lock: int | None
     ) -> None:
         """Take `finished`, a descriptor on which main is told of the end, and `lock`: see Run."""
         self.status = 1
+        self.astray = False
         self.inbox = Inbox()
         self._call = call
         self._finished = finished
@@ -81,21 +94,30 @@ class Coordinator:
     def _wake(self) -> None:
         self.inbox.put(Woken())
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Start to work, in threads. Raises OSError or MemoryError when there cannot be as many."""
+        self._out.begin()
+        if self._call.reads_stdin:
+            # Read first of all, whatever else is wrong: the agent does not survive a stdin closed early.
+            threads.start(self._read_stdin)
+        threads.start(self._run)
+
+    def _run(self) -> None:
         """Work, say the last word, and tell main."""
-        try:
-            answer = self._answer()
+        answer = self._answer()
+        if not self.astray:
             self._guardian.release()
-            self._console.end_bar()
-            self._put(answer.final)
-            self.status = answer.status
-            if not self._supervisor.flush():
-                self.status = operations.exit_status(self._supervisor.ended)
-            if self._history is not None:
-                self._look_back(self._history)
-            self._err.drain(0.25)
-        finally:
-            os.write(self._finished, bytes([_FINISHED]))
+        self._console.end_bar()
+        self._put(answer.final)
+        self.status = answer.status
+        if not self._supervisor.flush():
+            self.status = operations.exit_status(self._supervisor.ended)
+        if self._out.why_broken:
+            self._console.say(f"adjust: stdout takes no answer: {self._out.why_broken}")
+        if self._history is not None:
+            self._look_back(self._history)
+        self._err.drain(0.25)
+        os.write(self._finished, bytes([_FINISHED]))
 
     def _put(self, final: dict[str, Any] | str) -> None:
         if isinstance(final, str):
@@ -123,23 +145,15 @@ class Coordinator:
                 return operations.ended(self._supervisor.cause)
             return Answer({"status": fault.status, "reason": fault.reason, "message": clip(str(fault))}, 1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
-            return Answer({"status": "failed", "reason": "internal", "message": self._confess(error)}, 1)
-
-    def _confess(self, error: Exception) -> str:
-        import traceback  # noqa: PLC0415 - only a mistake of ours needs it
-
-        for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
-            self._console.note(line)
-        return "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
+            self.astray = True
+            return Answer(_confess(error, self._console.note), 1)
 
     def _work(self) -> Answer:
         call, supervisor = self._call, self._supervisor
         given = None
-        if call.operation in ("adjust", "plan") and not call.choices:
+        if call.reads_stdin:
             if os.isatty(0):
                 self._console.say(_HINT)
-            # First of all, whatever else is wrong: the agent does not survive a stdin closed early.
-            threads.start(self._read_stdin)
             given = supervisor.receive()
         if supervisor.cause is not None:
             return operations.ended(supervisor.cause)
@@ -171,7 +185,9 @@ class Coordinator:
         application = call.application or ""
         if call.operation == "query":
             return operations.query(run, application)
-        text = None if given is None else given.text
+        if given is not None and given.fault:
+            raise BadInput(given.fault)
+        text = b"" if given is None else given.text
         if call.operation == "plan":
             from servo_agg.planning import plan  # noqa: PLC0415 - only for people
 
@@ -202,17 +218,32 @@ class Coordinator:
     def _read_stdin(self) -> None:
         blocks: list[bytes] = []
         size = 0
+        fault = ""
         try:
-            while block := os.read(0, 64 << 10):
+            while size < operations.ENDLESS and (block := os.read(0, 64 << 10)):
                 size += len(block)
                 # What is too much is read all the same, and not kept.
                 if size <= operations.INPUT_LIMIT:
                     blocks.append(block)
                 else:
                     blocks.clear()
-        except OSError:
-            blocks.clear()
-        self.inbox.put(Given(b"".join(blocks) if size <= operations.INPUT_LIMIT else None))
+                    fault = "the input is longer than 16 MiB"
+        except OSError as error:
+            fault = f"stdin cannot be read: {os.strerror(error.errno or 0)}"
+        self.inbox.put(Given(b"".join(blocks), fault))
+
+
+def _confess(error: BaseException, note: Callable[[str], object]) -> dict[str, str]:
+    """Give the final object of a run that an error has ended; a mistake of ours is noted in full."""
+    words = lack(error)
+    if words is not None:
+        return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {words}"}
+    import traceback  # noqa: PLC0415 - only a mistake of ours needs it
+
+    for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
+        note(line)
+    words = "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
+    return {"status": "failed", "reason": "internal", "message": words}
 
 
 def _secure_descriptors() -> None:
@@ -225,7 +256,7 @@ def _secure_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1:
-                sys.stderr.write("adjust: there is no stdout to answer on; nothing was run\n")
+                _explain(2, "adjust: there is no stdout to answer on; nothing was run\n")
                 os._exit(1)
             os.open(os.devnull, os.O_RDWR)
     try:
@@ -257,8 +288,11 @@ def _heed_signals() -> tuple[int, int]:
     return noticed, notice
 
 
-def _watch(coordinator: Coordinator, noticed: int) -> int:
-    """Tell the coordinator of signals and of the agent's end until it has finished; give its status."""
+def _watch(coordinator: Coordinator, noticed: int, bereft: list[BaseException]) -> int:
+    """Tell the coordinator of signals and of the agent's end until it has finished; give its status.
+
+    Raises the first error by which a thread has ended, which is then in `bereft`.
+    """
     watched = select.poll()
     watched.register(noticed, select.POLLIN)
     # No event asked for: what is told all the same is that nobody reads any more.
@@ -270,6 +304,8 @@ def _watch(coordinator: Coordinator, noticed: int) -> int:
                 coordinator.inbox.put(Ended(AGENT_GONE))
                 continue
             for number in os.read(noticed, 64):
+                if number == _BEREFT:
+                    raise bereft[0]
                 if number == _FINISHED:
                     return coordinator.status
                 coordinator.inbox.put(Ended(signals.name_of(number)))
@@ -286,25 +322,77 @@ def main() -> NoReturn:
         _explain(2, f"adjust: {error}\n\n{USAGE}")
         os._exit(2)
     if call.operation == "help":
-        _explain(1, USAGE)
-        os._exit(0)
-    ledger = Ledger()
-    lock = _directory() if call.operation == "adjust" else None
-    guardian = Guardian(ledger, [] if lock is None else [lock])
-    noticed, notice = _heed_signals()
-    coordinator = Coordinator(call, notice, ledger, guardian, lock)
-    threads.start(coordinator.run)
-    status = _watch(coordinator, noticed)
-    guardian.dismiss()
+        os._exit(0 if _explain(1, USAGE) else 1)
+    guardian = None
+    bereft: list[BaseException] = []
+    try:
+        ledger = Ledger()
+        lock = _directory() if call.operation == "adjust" else None
+        guardian = Guardian(ledger, [] if lock is None else [lock])
+        noticed, notice = _heed_signals()
+
+        def miss(error: BaseException) -> None:
+            bereft.append(error)
+            os.write(notice, bytes([_BEREFT]))
+
+        threads.mourn(miss)
+        coordinator = Coordinator(call, notice, ledger, guardian, lock)
+        coordinator.start()
+        status = _watch(coordinator, noticed, bereft)
+        astray = coordinator.astray
+    except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
+        status = _say_last(call, error)
+        astray = True
+    # Not dismissed, the guardian stops the drivers that are left.
+    if guardian is not None and not (astray and ledger.starts()):
+        guardian.dismiss()
     os._exit(status)
 
 
-def _explain(descriptor: int, text: str) -> None:
-    """Write to a person, who may have gone."""
+def _say_last(call: Call, error: Exception) -> int:
+    """Say the last word from here, since there is no coordinator who could; give the exit status.
+
+    Stdin is read to its end before, unless a signal comes.
+    """
+    final = _confess(error, lambda line: _explain(2, f"{line}\n") if call.verbose else None)
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        for other in HEEDED:
+            signals.signal(other, signals.SIG_IGN)
+        # The only way out of a read.
+        raise InterruptedError
+
+    try:
+        for number in HEEDED:
+            if signals.getsignal(number) != signals.SIG_IGN:
+                signals.signal(number, interrupt)
+        signals.pthread_sigmask(signals.SIG_UNBLOCK, HEEDED)
+        size = 0
+        while call.reads_stdin and size < operations.ENDLESS and (block := os.read(0, 4 << 10)):
+            size += len(block)
+    except (OSError, MemoryError):
+        pass
+    if call.for_people:
+        _explain(2, f"adjust: {final['message']}\n")
+    else:
+        writable = select.poll()
+        writable.register(1, select.POLLOUT)
+        if writable.poll(_FAREWELL):
+            _explain(1, encode(final).decode())
+    return 128 + came[0] if came else 1
+
+
+def _explain(descriptor: int, text: str) -> bool:
+    """Write to a person, who may have gone; tell whether it could be written, having said why not."""
     try:
         os.write(descriptor, text.encode("ascii", "backslashreplace"))
-    except OSError:
-        return
+    except OSError as error:
+        if descriptor == 1 and not isinstance(error, BrokenPipeError):
+            _explain(2, f"adjust: stdout takes no answer: {os.strerror(error.errno or 0)}\n")
+        return False
+    return True
 
 
 def _directory() -> int | None:

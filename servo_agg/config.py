@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from servo_agg import section
-from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD
+from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD, lack
 from servo_agg.lifecycle import extent
 
 TYPE_CHECKING = False
@@ -139,7 +139,14 @@ def _discover(directory: str) -> tuple[list[str], list[str]]:
     except NotADirectoryError:
         raise NoAdjustD(f"{path} is no directory: it must be one that holds the drivers") from None
     except OSError as error:
+        words = lack(error)
+        if words is not None:
+            raise BadEnvironment(f"{path} cannot be read: {words}") from None
         raise NoAdjustD(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if not os.access("adjust.d", os.X_OK):
+        raise NoAdjustD(
+            f"{path} can be listed but not entered: its files cannot be run without the flag x of it"
+        )
     return sorted(drivers, key=os.fsencode), sorted(passed_over, key=os.fsencode)
 
 

@@ -6,6 +6,8 @@ Its message is a sentence for a person: who, what happened, and what to do where
 
 from __future__ import annotations
 
+import errno
+
 
 class Fault(Exception):
     """A refusal that is ours to explain. `str(fault)` is the message of the final object."""
@@ -54,6 +56,21 @@ class Busy(Fault):
     """Another adjust holds the servo directory (SPEC 10)."""
 
     reason = "busy"
+
+
+def lack(error: BaseException) -> str | None:
+    """Say in words which means of the machine an error tells the lack of; None when it tells none."""
+    if isinstance(error, MemoryError):
+        return _LACKS[errno.ENOMEM]
+    return _LACKS.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+_LACKS = {
+    errno.EMFILE: "this process has too many open files (see ulimit -n, or lower `parallel`)",
+    errno.ENFILE: "the system has too many open files",
+    errno.EAGAIN: "there are too many processes or threads (see ulimit -u and -v, or lower `parallel`)",
+    errno.ENOMEM: "there is not enough memory (see ulimit -v)",
+}
 
 
 class Misshapen(Exception):

@@ -53,12 +53,13 @@ class Ended:
 
 
 class Given:
-    """Our stdin is at its end. `text` is what it held, None when that was too much."""
+    """Our stdin is at its end. `text` is what it held; `fault`, where not empty, why that is no input."""
 
-    __slots__ = ("text",)
+    __slots__ = ("fault", "text")
 
-    def __init__(self, text: bytes | None) -> None:
+    def __init__(self, text: bytes, fault: str = "") -> None:
         self.text = text
+        self.fault = fault
 
 
 class Woken:

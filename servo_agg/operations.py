@@ -8,6 +8,8 @@ Rules (SPEC 5, 6):
 
 from __future__ import annotations
 
+import os
+
 from servo_agg import VERSION, report
 from servo_agg.description import describe, merge
 from servo_agg.errors import Misshapen
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 INPUT_LIMIT = 16 << 20
 """Bytes of an adjust's input (SPEC 7.1)."""
+
+ENDLESS = 1 << 30
+"""Bytes after which stdin counts as endless and is read no further (SPEC 5)."""
 
 
 class Answer:
@@ -94,7 +99,9 @@ class Run:
 
 def _passed_over(count: int) -> str:
     files = "1 file" if count == 1 else f"{count} files"
-    return f"{files} passed over for lack of the executable flag, or of our right to use it"
+    noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
+    right = ", since the file system is mounted noexec" if noexec else ""
+    return f"{files} passed over for lack of the executable flag, or of our right to use it{right}"
 
 
 def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:

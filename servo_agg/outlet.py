@@ -3,7 +3,8 @@
 Rules (SPEC 5, 8, 10):
 - Lines go out whole and in order; those that wait together go out in one write.
 - `full` tells when more is waiting than we want to hold: the sayer then stops taking in.
-- A descriptor that cannot take our bytes is `broken`: nothing more is written to it.
+- A descriptor that cannot take our bytes is `broken`: nothing more is written to it. `why_broken`
+  says why, unless it is that nobody reads any more.
 """
 
 from __future__ import annotations
@@ -41,22 +42,30 @@ class Outlet:
         self._begun = False
         self._finishing = False
         self.broken = False
+        self.why_broken = ""
 
     @property
     def full(self) -> bool:
         """Whether enough is waiting."""
         return self._size >= ENOUGH
 
+    def begin(self) -> None:
+        """Start the thread before the first line does. Raises OSError when there can be none."""
+        if not self._begun:
+            threads.start(self._write)
+            self._begun = True
+
     def put(self, lines: bytes) -> None:
         """Say whole lines. Never waits; what is said to a broken descriptor is lost."""
         with self._lock:
+            try:
+                self.begin()
+            except OSError:
+                self.broken = True
             if self.broken:
                 return
             self._waiting.append(lines)
             self._size += len(lines)
-            if not self._begun:
-                threads.start(self._write)
-                self._begun = True
         self._news.ring()
 
     def finish(self) -> bool:
@@ -102,6 +111,8 @@ class Outlet:
                 writable = select.poll()
                 writable.register(self._descriptor, select.POLLOUT)
                 writable.poll()
-            except OSError:
+            except OSError as error:
+                if not isinstance(error, BrokenPipeError):
+                    self.why_broken = os.strerror(error.errno or 0)
                 return False
         return True

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    run: Run, application: str, given: bytes | None, choices: Sequence[str], *, json: bool, width: int | None
+    run: Run, application: str, given: bytes, choices: Sequence[str], *, json: bool, width: int | None
 ) -> Answer:
     """Query, route, and tell what each driver would be given (SPEC 14).
 

@@ -13,7 +13,7 @@ import errno
 import os
 
 from servo_agg import threads
-from servo_agg.errors import CannotStart
+from servo_agg.errors import CannotStart, lack
 from servo_agg.processes import MARK, born
 from servo_agg.signals import SIGKILL, SIGSTOP, name_of, number_of, valid_signals
 from servo_agg.worker import Worker
@@ -76,7 +76,7 @@ class Child:
                 setsigmask=(),
                 setsigdef=_DEFAULTS,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             _close(ours)
             if hasattr(self, "_slot"):
                 ledger.strike(self._slot)
@@ -92,12 +92,12 @@ class Child:
                 name, self.pid, (out, err, exit_notice, stdin_end), given or b"", inbox, show
             )
             threads.start(self.worker.run)
-        except (OSError, RuntimeError):
+        except (OSError, MemoryError) as error:
             # Nobody has heard of it yet, and nobody could: it must not live on unread.
             os.killpg(self.pid, SIGKILL)
             self.reap()
             _close(ours)
-            raise CannotStart("there are too many threads or open files to read its output") from None
+            raise CannotStart(f"its output could not be read: {_why(path, error)}") from None
 
     def ending(self) -> tuple[int | None, str | None] | None:
         """Give `(exit status, None)` or `(None, name of the signal)`; None while it runs."""
@@ -154,21 +154,25 @@ def _why(path: str, error: Exception) -> str:
         return "an argument or variable for it holds a NUL byte"
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
+        if os.path.exists(path) and not os.path.isfile(path):
+            # To open it might take for ever: it may be a pipe.
+            return "it is no regular file any more, as it was when adjust.d was listed"
         return _first_line_fault(path, number)
-    return {
-        errno.E2BIG: "its arguments and environment together are too long",
-        errno.ETXTBSY: "the file is being written to; try again when that is done",
-        errno.EMFILE: "this process has too many open files (see ulimit -n, or lower `parallel`)",
-        errno.ENFILE: "the system has too many open files",
-        errno.EAGAIN: "there are too many processes (see ulimit -u, or lower `parallel`)",
-        errno.ENOMEM: "there is not enough memory",
-    }.get(number or 0, os.strerror(number or 0))
+    return (
+        lack(error)
+        or {
+            errno.E2BIG: "its arguments and environment together are too long",
+            errno.ETXTBSY: "the file is being written to; try again when that is done",
+            errno.ELOOP: "its interpreter is a script, whose interpreter is a script, and so on too often",
+        }.get(number or 0)
+        or os.strerror(number or 0)
+    )
 
 
 def _first_line_fault(path: str, number: int) -> str:
     try:
         with open(path, "rb") as driver:
-            first = driver.readline(256)
+            first = driver.readline(_FIRST_LINE)
     except FileNotFoundError:
         return "the file has vanished since adjust.d was listed"
     except OSError as error:
@@ -189,12 +193,17 @@ def _interpreter_fault(path: str, first: bytes, number: int) -> str:
         return "its #! line names no interpreter"
     if first.endswith(b"\r\n"):
         return "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+    if len(first) == _FIRST_LINE and not first.split(None, 1)[1:]:
+        return "its #! line is longer than the 255 bytes that the system reads"
     if number == errno.ENOENT:
         return f"its interpreter {interpreter} does not exist"
     if os.access(path, os.X_OK):
         return f"its interpreter {interpreter} may not be executed"
     return _NOT_EXECUTABLE
 
+
+_FIRST_LINE = 256
+"""Bytes of the first line that Linux looks at."""
 
 _BEGINNINGS = {
     b"\x7fELF": "it is a program for another kind of machine, or what it is linked with is missing",

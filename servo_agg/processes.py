@@ -141,7 +141,8 @@ def _all_by_psutil() -> Iterator[Process]:
                     )
             except (psutil.Error, OSError):
                 continue
-    except (psutil.Error, OSError):
+    except (psutil.Error, OSError, IndexError):
+        # The last is how it stumbles over a /proc that is not mounted.
         return
 
 

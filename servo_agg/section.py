@@ -3,6 +3,7 @@
 Rules (SPEC 11):
 - It is optional, as is the file. The rest of the file is the drivers' and not judged: a file without
   the bytes `agg` is not even parsed, and else only the node of that key is constructed.
+- Neither the size of the file nor what refers to what in it can cost much time or memory.
 - Whatever is wrong is a Fault that names the file, the key and the value as it stands there.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from stat import S_ISFIFO
 
 from servo_agg.errors import BadConfiguration, BadEnvironment
 
@@ -28,16 +30,14 @@ INSTALL = f"{sys.executable} -m pip install "
 
 def read() -> dict[str, Any]:
     """Give the section `agg`, checked; {} when there is none (SPEC 11)."""
-    try:
-        # Not to hang, should it be a pipe.
-        with open(os.open(FILE, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            text = file.read()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise BadConfiguration(f"{FILE} cannot be read: {os.strerror(error.errno or 0)}") from None
+    text = _text()
     if SECTION.encode() not in text:
         return {}
+    if len(text) > _MOST_PARSED:
+        raise BadConfiguration(
+            f"{FILE} may have a section {SECTION}, since the word occurs in it, but is longer than"
+            f" {_MOST_PARSED >> 20} MiB: what is not configuration must be in another file"
+        )
     try:
         import yaml  # noqa: PLC0415 - 14 ms that only a section `agg` is worth
     except ImportError:
@@ -59,6 +59,26 @@ def read() -> dict[str, Any]:
             loader.dispose()
 
 
+def _text() -> bytes:
+    """Give what the file holds, as UTF-8; nothing when there is none."""
+    try:
+        # Not to hang, should it be a pipe.
+        with open(os.open(FILE, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise BadConfiguration(f"{FILE} is a pipe, but it must be a file")
+            text = file.read(_MOST_LOOKED_AT + 1)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise BadConfiguration(f"{FILE} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        # As an editor on Windows writes it.
+        text = text.decode("utf-16", "replace").encode()
+    if len(text) > _MOST_LOOKED_AT:
+        raise BadConfiguration(f"{FILE} is longer than {_MOST_LOOKED_AT >> 20} MiB")
+    return text
+
+
 def _find(document: yaml.Node | None) -> yaml.Node | None:
     """Give the node of our section, None when there is none."""
     pairs = document.value if document is not None and isinstance(document.value, list) else []
@@ -74,13 +94,12 @@ def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, An
     """Construct our section alone, key by key, so that a mistake can be named."""
     if section is None or section.tag == "tag:yaml.org,2002:null":
         return {}
-    if section.tag != "tag:yaml.org,2002:map" or not isinstance(section.value, list):
+    if section.tag != _MAPPING or not isinstance(section.value, list):
         raise BadConfiguration(
             f"{FILE}: the section {SECTION} must hold keys and values, not {_shown(section, text)}"
         )
-    loader.flatten_mapping(section)
     values: dict[str, Any] = {}
-    for key, node in section.value:
+    for key, node in reversed(_pairs(section, set())):
         name = _shown(key, text, key=True)
         _check_key(name, _shown(node, text))
         right, wanted = _KEYS[name]
@@ -101,6 +120,26 @@ def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, An
     return values
 
 
+def _pairs(section: yaml.MappingNode, seen: set[int]) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Give the keys and values of a mapping and of all that it merges (`<<`), those that count most first.
+
+    Each mapping is looked at once, however often it is merged: that may be more often than there is time for.
+    """
+    seen.add(id(section))
+    own = [pair for pair in section.value if pair[0].tag != _MERGE]
+    pairs = own[::-1]
+    for key, value in section.value:
+        if key.tag == _MERGE:
+            for merged in value.value if value.tag == _SEQUENCE else [value]:
+                if merged.tag != _MAPPING:
+                    raise BadConfiguration(
+                        f"{FILE}, line {key.start_mark.line + 1}: << merges mappings, and nothing else"
+                    )
+                if id(merged) not in seen:
+                    pairs += _pairs(merged, seen)
+    return pairs
+
+
 def _shown(node: yaml.Node, text: str, *, key: bool = False) -> str:
     """Give a value as it stands in the file, bounded; a text that is no key as such, in quotes."""
     shown = " ".join(text[node.start_mark.index : node.end_mark.index].split())
@@ -116,21 +155,29 @@ def _where(error: Exception, text: bytes) -> str:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is nested too deep"
     if mark is not None:
         lines = text.decode("utf-8", "replace").splitlines()
-        there = f": {lines[mark.line].strip()[:_SHOWN]!r}" if mark.line < len(lines) else ""
+        there = f": {lines[mark.line].rstrip()[:_SHOWN]!r}" if mark.line < len(lines) else ""
         return f"{problem} (line {mark.line + 1}, column {mark.column + 1}{there})"
     position = getattr(error, "position", None)
     return f"{problem} (position {position})" if position is not None else str(problem)
 
 
+_MOST_LOOKED_AT = 64 << 20
+_MOST_PARSED = 1 << 20
+"""Bytes of a file that is looked at, and of one that is parsed."""
+
+_MAPPING = "tag:yaml.org,2002:map"
+_SEQUENCE = "tag:yaml.org,2002:seq"
+_MERGE = "tag:yaml.org,2002:merge"
+
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
-_LONGEST = 10**9
+_MOST_SECONDS = 10**9
 """Seconds beyond which a number is no time any more."""
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MOST_SECONDS
 
 
 def _is_patterns(value: Any) -> bool:

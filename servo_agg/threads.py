@@ -4,12 +4,14 @@ The module `threading` takes 3 ms to import, which every query would pay; what w
 
 Rules:
 - A thread lasts as long as its function, and nobody waits for it: we leave by os._exit.
+- One that ends by an error, as for want of memory, is missed by others: see `mourn`.
 - What two threads share is read and written under a `Lock`; who has something to wait for has a Bell.
 """
 
 from __future__ import annotations
 
 import _thread
+import errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +20,28 @@ if TYPE_CHECKING:
 Lock = _thread.allocate_lock
 
 
+_mourners: list[Callable[[BaseException], object]] = []
+
+
+def mourn(tell: Callable[[BaseException], object]) -> None:
+    """Have `tell(error)` called, in the thread concerned, when one ends by an error."""
+    _mourners.append(tell)
+
+
 def start(work: Callable[[], object]) -> None:
-    """Do `work` in a thread of its own. Raises RuntimeError when there can be no further one."""
-    _thread.start_new_thread(work, ())
+    """Do `work` in a thread of its own. Raises OSError (EAGAIN) when there can be no further one."""
+
+    def live() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the thread is gone
+            for tell in _mourners:
+                tell(error)
+
+    try:
+        _thread.start_new_thread(live, ())
+    except RuntimeError:
+        raise BlockingIOError(errno.EAGAIN, "there can be no further thread") from None
 
 
 class Bell:

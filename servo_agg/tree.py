@@ -113,17 +113,20 @@ class Tree:
         """Send SIGKILL to the whole tree, and to whom it forks meanwhile, in a bounded time."""
         for _ in range(_ROUNDS):
             if self._born_at is None:
-                try:
-                    os.killpg(self._leader, SIGKILL)
-                except OSError:
-                    # On its way to exec it is not yet the leader of its group.
-                    os.kill(self._leader, SIGKILL)
+                self._kill_group()
             table = look()
             anyone_new = self.look(table)
             kill_all(self._living(table))
             if not anyone_new:
                 break
         self._note_who_resists()
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self._leader, SIGKILL)
+        except OSError:
+            # On its way to exec it is not yet the leader of its group.
+            os.kill(self._leader, SIGKILL)
 
     def _note_who_resists(self) -> None:
         table = look()
@@ -148,8 +151,13 @@ class Tree:
         return gone, [process for process in living if process.pid != self._leader]
 
     def living(self) -> list[Process]:
-        """Give the members, our own child the leader aside, that are alive."""
+        """Give the members, our own child the leader aside, that are alive.
+
+        Where nothing can be seen, no /proc being mounted or no descriptor left, the group is killed.
+        """
         table = look()
+        if not table:
+            self._kill_group()
         self.look(table)
         return self._living(table)
 

@@ -1,0 +1,758 @@
+"""Bad surroundings: whatever is missing, full, closed, forbidden or nonsense (SPEC 2, 5, 11, 13).
+
+Every run here ends in bounded time, with the right exit status, in one final object where stdout takes one,
+in a sentence where something is wrong, without a traceback; and nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+from tests.processes import MARK, DeadlineError, Marked, alive, environment, kill_session, wait_until
+from tests.servo import Completed, ServoDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    Make = Callable[[ServoDirectory], object]
+
+OPERATIONS = {"query": ["--query", "app"], "info": ["--info", "app"], "adjust": ["app"]}
+
+DEADLINE = 15.0
+
+ROOT = os.geteuid() == 0
+
+BELOW_US = re.compile(
+    rb"^Fatal Python error|error while loading shared libraries"
+    rb"|\AMemoryError\n\Z|\nRemainder of file ignored\n(MemoryError\n)?\Z",
+    re.MULTILINE | re.DOTALL,
+)
+"""What is said, by others, where the interpreter itself does not come to run us."""
+
+OF_PYTHON = re.compile(r"Traceback|Exception|\b[A-Z][A-Za-z]*Error\b|\bErrno\b|<frozen")
+"""What nobody but a programmer wants to read."""
+
+
+def run_in(
+    servo: ServoDirectory,
+    words: Sequence[str],
+    *,
+    before: str = "",
+    after: str = "",
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str | None] | None = None,
+    value: bytes | None = None,
+) -> Completed:
+    """Run `./adjust WORDS` from a shell that does `before`, with the redirections `after`.
+
+    `prefix` is a program that runs the shell. Stdin holds settings for all drivers.
+    """
+    started = time.monotonic()
+    given = request(servo) if value is None else value
+    with subprocess.Popen(
+        [*prefix, "/bin/sh", "-c", f'{before}\nexec ./adjust "$@" {after}', "sh", *words],
+        cwd=servo.path,
+        env=environment(servo.env, env or {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(given, DEADLINE)
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineError(
+                f"{words}: no end; stdout {error.stdout!r} stderr {error.stderr!r}"
+            ) from error
+        finally:
+            if process.returncode is None:
+                kill_session(process.pid)
+    return Completed(process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def request(servo: ServoDirectory) -> bytes:
+    """Give settings for `cpu` of each driver, which describes a component of its own name."""
+    names = (
+        [name for name in os.listdir(servo.drivers) if name.isprintable()] if servo.drivers.is_dir() else []
+    )
+    return json.dumps(servo.request(*(f"{name}.cpu" for name in names))).encode()
+
+
+def check(completed: Completed) -> dict[str, object] | None:
+    """Check that a run has ended as it should; return its final object, None when Python itself failed."""
+    # Python says so, and goes on without what it could not read.
+    ours = completed.stderr.rpartition(b"Remainder of file ignored\n")[2]
+    said = (completed.stdout + ours).decode("utf-8", "replace")
+    if BELOW_US.search(completed.stderr) and not completed.stdout:
+        assert completed.returncode in {1, 127}, completed
+        return None
+    assert not OF_PYTHON.search(said), completed
+    assert completed.stdout.endswith(b"\n"), completed
+    final: dict[str, object] = completed.reply
+    assert completed.returncode == (0 if final.get("status", "ok") == "ok" else 1), completed
+    if completed.returncode:
+        assert final["reason"] not in (None, "", "internal"), completed
+        assert str(final["message"]).strip(), completed
+    return final
+
+
+def fails(completed: Completed, reason: str, *parts: str) -> None:
+    """Check that a run has failed for this reason, with a message that holds these parts."""
+    final = check(completed)
+    assert final is not None
+    assert (final["status"], final["reason"]) == ("failed", reason), completed
+    for part in parts:
+        assert part in str(final["message"]), completed
+
+
+def succeeds(completed: Completed) -> None:
+    """Check that a run went well, without a word on stderr."""
+    assert check(completed) is not None
+    assert (completed.returncode, completed.stderr) == (0, b""), completed
+
+
+def many(servo: ServoDirectory, count: int) -> ServoDirectory:
+    for number in range(1, count + 1):
+        servo.add(f"d{number}", "plain")
+    return servo
+
+
+@pytest.fixture
+def one(servo: ServoDirectory) -> ServoDirectory:
+    """Return a servo directory with a driver that is as it should be."""
+    return many(servo, 1)
+
+
+@pytest.fixture
+def two(servo: ServoDirectory) -> ServoDirectory:
+    """Return a servo directory with two such drivers."""
+    return many(servo, 2)
+
+
+# --- what there is too little of
+
+
+def sweep(servo: ServoDirectory, words: Sequence[str], limits: Mapping[int, str]) -> list[int]:
+    """Run with each of the limits, a shell's command; return at which the run went well."""
+    well = []
+    for limit, command in limits.items():
+        final = check(run_in(servo, words, before=command))
+        if final is not None and final.get("status", "ok") == "ok":
+            well.append(limit)
+    return well
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_any_number_of_descriptors(servo: ServoDirectory, words: list[str], count: int) -> None:
+    well = sweep(many(servo, count), words, {limit: f"ulimit -n {limit}" for limit in range(3, 41)})
+    assert 40 in well
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [(5, "adjust"), (6, "query"), (7, "info"), (8, "query"), (9, "adjust")]
+)
+def test_too_few_descriptors(one: ServoDirectory, limit: int, words: str) -> None:
+    """Not enough for our own pipes, or for the list of drivers."""
+    completed = run_in(one, OPERATIONS[words], before=f"ulimit -n {limit}")
+    fails(completed, "bad-environment", "too many open files", "ulimit -n")
+    assert one.log() == []
+
+
+def as_someone(limit: int) -> list[str]:
+    """Return what runs a program with at most so many more processes and threads than its user has now.
+
+    Root is exempt from that limit, and becomes a user who has none, and may read the same files.
+    """
+    if not ROOT:
+        threads = subprocess.run(
+            ["ps", "-L", "-o", "lwp=", "-u", str(os.geteuid())], capture_output=True, check=True
+        )
+        return ["prlimit", f"--nproc={len(threads.stdout.split()) - 1 + limit}"]
+    user = 61000 + os.getpid() % 4000
+    right = "+dac_override"
+    become = [
+        f"--reuid={user}",
+        f"--regid={user}",
+        "--clear-groups",
+        f"--inh-caps={right}",
+        f"--ambient-caps={right}",
+    ]
+    return ["prlimit", f"--nproc={limit}", "setpriv", *become]
+
+
+@pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_no_further_thread_or_process_of_our_own(one: ServoDirectory, words: list[str], limit: int) -> None:
+    """Not for the guardian, the coordinator, the way out, the reader of stdin."""
+    completed = run_in(one, words, prefix=as_someone(limit))
+    fails(completed, "bad-environment", "too many processes or threads")
+    assert one.log() == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_any_number_of_processes(two: ServoDirectory, words: list[str]) -> None:
+    for limit in range(1, 16):
+        check(run_in(two, words, prefix=as_someone(limit)))
+
+
+FORKER = """\
+#!/bin/sh
+. ./behave.sh
+if [ $phase = adjust ]; then
+    while :; do sleep 600 >/dev/null 2>&1 & done
+fi
+behave
+"""
+"""A driver that in an adjust goes on starting services until there can be no further process."""
+
+
+def test_a_driver_takes_all_processes(two: ServoDirectory) -> None:
+    two.add_script("d1", FORKER)
+    try:
+        final = check(run_in(two, ["app"], prefix=as_someone(25)))
+    finally:
+        # They are services, by its own will, and not for us to end.
+        Marked(os.environ[MARK]).kill()
+    assert final is not None
+    assert final["status"] == "failed"
+    assert "d1: failed: exited with status 2" in str(final["message"])
+    assert "d2: failed: " in str(final["message"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_any_size_of_memory(two: ServoDirectory, words: list[str]) -> None:
+    """From less than Python needs to enough; a lack is found wherever it pleases to strike."""
+    sizes = [*range(10_000, 60_000, 1_000), *range(60_000, 400_000, 20_000), 2_000_000]
+    well = sweep(two, words, {size: f"ulimit -v {size}" for size in sizes})
+    assert 2_000_000 in well
+
+
+@pytest.mark.parametrize("size", [14_500, 20_000, 27_000, 33_000])
+def test_little_memory(one: ServoDirectory, size: int) -> None:
+    check(run_in(one, OPERATIONS["adjust"], before=f"ulimit -v {size}"))
+
+
+@pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_files_may_not_grow(one: ServoDirectory, words: list[str]) -> None:
+    """The driver, which keeps a log, is killed by that, and we are not."""
+    completed = run_in(one, words, before="ulimit -f 0")
+    final = check(completed)
+    assert final is not None
+    assert "SIGXFSZ" in json.dumps(final)
+    completed = run_in(one, words, before="ulimit -f 0", after=">answer", env={"DRIVER_LOG": None})
+    assert completed.returncode == 1
+    assert completed.stderr == b"adjust: stdout takes no answer: File too large\n"
+
+
+@pytest.mark.full
+def test_a_driver_has_used_its_time_on_the_processor(two: ServoDirectory) -> None:
+    two.add_script("d2", "#!/bin/sh\nwhile :; do :; done\n")
+    fails(run_in(two, OPERATIONS["query"], before="ulimit -t 1"), "signal", "d2: failed: killed by SIG")
+
+
+# --- descriptors that are closed, or of the wrong kind
+
+ALL = {**OPERATIONS, "version": ["--version"], "help": ["--help"], "usage": ["--nonsense"]}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "query",
+        "adjust",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("info", "version", "help", "usage")),
+    ],
+)
+def test_closed_descriptors(one: ServoDirectory, operation: str) -> None:
+    for closed in itertools.chain.from_iterable(
+        itertools.combinations(range(3), count) for count in range(4)
+    ):
+        completed = run_in(one, ALL[operation], after=" ".join(f"{descriptor}>&-" for descriptor in closed))
+        status = {"usage": 2, "adjust": int(0 in closed)}.get(operation, 0)
+        assert completed.returncode == (1 if 1 in closed else status), (closed, completed)
+        assert not OF_PYTHON.search((completed.stdout + completed.stderr).decode()), (closed, completed)
+        if 1 in closed and 2 not in closed:
+            assert completed.stderr == b"adjust: there is no stdout to answer on; nothing was run\n"
+        elif 1 not in closed:
+            assert bool(completed.stdout) is (operation != "usage")
+            assert bool(completed.stderr) is (operation == "usage" and 2 not in closed)
+
+
+@pytest.mark.parametrize("operation", ALL)
+@pytest.mark.parametrize(
+    ("after", "why"),
+    {">/dev/full": "No space left on device", "1</dev/null": "Bad file descriptor"}.items(),
+    ids=["full", "not for writing"],
+)
+def test_stdout_that_takes_nothing(one: ServoDirectory, operation: str, after: str, why: str) -> None:
+    completed = run_in(one, ALL[operation], after=after)
+    assert completed.returncode == (2 if operation == "usage" else 1)
+    if operation != "usage":
+        assert completed.stderr.decode() == f"adjust: stdout takes no answer: {why}\n"
+
+
+@pytest.mark.parametrize("after", ["2>/dev/full", "2</dev/null"])
+def test_stderr_that_takes_nothing(one: ServoDirectory, after: str) -> None:
+    for words in (["-v", "--query", "app"], ["app"]):
+        succeeds(run_in(one, words, after=after))
+    assert run_in(one, ["--nonsense"], after=after).returncode == 2
+    assert run_in(one, ["--query", "app"], after=f">&- {after}").returncode == 1
+
+
+STDIN = {
+    "not for reading": ("0>/dev/null", ["stdin cannot be read: Bad file descriptor"]),
+    "endless": ("</dev/zero", ["longer than 16 MiB"]),
+    "full": ("</dev/full", ["longer than 16 MiB"]),
+    "closed": ("<&-", ["the input is empty"]),
+}
+
+
+@pytest.mark.parametrize(("after", "parts"), STDIN.values(), ids=STDIN.keys())
+def test_stdin_that_gives_nothing_of_use(one: ServoDirectory, after: str, parts: list[str]) -> None:
+    fails(run_in(one, ["app"], after=after), "bad-input", *parts)
+    succeeds(run_in(one, ["--query", "app"], after=after))
+
+
+def test_stdin_is_read_to_its_end_where_no_thread_can_be_started(one: ServoDirectory) -> None:
+    """The agent does not survive that we close it before."""
+    completed = run_in(one, ["app"], prefix=as_someone(1), value=b" " * 3_000_000)
+    fails(completed, "bad-environment")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_heeded_where_no_thread_can_be_started(
+    one: ServoDirectory, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [*as_someone(2), "./adjust", "app"],
+        cwd=one.path,
+        env=environment(one.env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(b"{")
+            process.stdin.flush()
+            caught = f"{1 << (number - 1):x}"
+            wait_until(lambda: is_waiting_with(process.pid, int(caught, 16)), 10, "its waiting for stdin")
+            process.send_signal(number)
+            final = json.loads(process.stdout.read())
+            assert process.wait(10) == 128 + number
+        finally:
+            if process.returncode is None:
+                kill_session(process.pid)
+    assert final["reason"] == "bad-environment"
+
+
+def is_waiting_with(pid: int, caught: int) -> bool:
+    """Tell whether a process has read its stdin so far and has a handler for a signal."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    with open(f"/proc/{pid}/wchan", encoding="ascii") as wchan:
+        waits = "pipe" in wchan.read()
+    return waits and bool(int(fields["SigCgt"], 16) & caught) and not int(fields["SigBlk"], 16) & caught
+
+
+BEFORE_US: dict[str, tuple[str, dict[str, str | None]]] = {
+    "stdin is a directory": ("</", {}),
+    "no such encoding": ("", {"PYTHONIOENCODING": "nonsense"}),
+}
+
+
+@pytest.mark.parametrize(("after", "env"), BEFORE_US.values(), ids=BEFORE_US.keys())
+def test_what_the_interpreter_refuses_runs_nothing(
+    one: ServoDirectory, after: str, env: dict[str, str | None]
+) -> None:
+    """It says why itself; we do not come to be."""
+    completed = run_in(one, ["--query", "app"], after=after, env=env)
+    assert check(completed) is None
+    assert one.log() == []
+
+
+# --- the environment
+
+ENVIRONMENTS: dict[str, dict[str, str | None]] = {
+    "no locale": {"LANG": None, "LC_ALL": None, "LC_CTYPE": None, "HOME": None},
+    "the locale C, and no UTF-8": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "LANG=C": {"LANG": "C"},
+    "warnings are errors": {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"},
+    "without asserts and docstrings": {"PYTHONOPTIMIZE": "2"},
+    "no bytecode": {"PYTHONDONTWRITEBYTECODE": "1"},
+    "a hash seed": {"PYTHONHASHSEED": "1"},
+    "no unsafe path": {"PYTHONSAFEPATH": "1"},
+    "inspect at the end": {"PYTHONINSPECT": "1"},
+    "a start-up file": {"PYTHONSTARTUP": "/nonexistent"},
+    "a path that is nowhere": {"PYTHONPATH": "/nonexistent::\udcff"},
+    "not UTF-8": {"\udcff\udcfe": "\udcfd", "OPTUNE_VERBOSE_STDERR": "\udcff"},
+    "traced": {"PYTHONTRACEMALLOC": "5", "PYTHONFAULTHANDLER": "1", "PYTHONMALLOC": "debug"},
+}
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS.values(), ids=ENVIRONMENTS.keys())
+def test_odd_environments_are_no_matter(one: ServoDirectory, env: dict[str, str | None]) -> None:
+    succeeds(run_in(one, ["app"], env=env))
+
+
+def test_no_environment_at_all(one: ServoDirectory) -> None:
+    prefix = ["env", "-i", f"{MARK}={os.environ[MARK]}"]
+    for words in OPERATIONS.values():
+        before = f"exec {sys.executable} ./adjust {' '.join(words)}"
+        succeeds(run_in(one, [], before=before, prefix=prefix))
+
+
+def test_a_profile_of_imports_goes_to_stderr(one: ServoDirectory) -> None:
+    completed = run_in(one, ["--query", "app"], env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert check(completed) is not None
+    assert completed.returncode == 0
+
+
+MODULES = ["json", "signal", "threading", "psutil", "yaml", "fcntl", "mmap", "select", "difflib", "servo_agg"]
+
+
+@pytest.mark.parametrize("how", ["./adjust", "on PYTHONPATH", "python -m servo_agg"])
+def test_modules_of_the_servo_directory_are_not_imported_by_us(one: ServoDirectory, how: str) -> None:
+    """They are named like modules that we import. An aggregator outside us puts its own on PYTHONPATH."""
+    for name in MODULES if how != "python -m servo_agg" else MODULES[:-1]:
+        (one.path / f"{name}.py").write_text("raise SystemExit('not yours')\n", encoding="utf-8")
+    one.configure("agg: {paralel: 1}")
+    env = {"PYTHONPATH": str(one.path)} if how == "on PYTHONPATH" else {}
+    before = f'exec {sys.executable} -m servo_agg "$@"' if how.startswith("python") else ""
+    fails(run_in(one, ["app"], before=before, env=env), "bad-configuration", "did you mean 'parallel'?")
+    one.configure("agg: {parallel: 1}")
+    succeeds(run_in(one, ["app"], before=before, env=env))
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", "\udcff", "x:y", "$HOME'\"`"])
+def test_any_path_of_the_servo_directory_will_do(tmp_path: Path, name: str) -> None:
+    succeeds(run_in(many(ServoDirectory(tmp_path, name), 1), ["app"]))
+
+
+ANSWERING = """\
+#!/bin/sh
+case $1 in
+--info) echo '{"version":"1"}' ;;
+--query) echo '{"components":{"web":{"settings":{"cpu":{"value":2}}}}}' ;;
+*) echo '{"progress":50}'; echo '{"status":"ok"}' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a\nb", "q'\"$x`", "\udcff\udcfe", "-v", "--info", "x" * 255, " ", "a\\b"]
+)
+def test_any_name_of_a_driver_will_do(servo: ServoDirectory, name: str) -> None:
+    servo.add_script(name, ANSWERING)
+    completed = run_in(servo, ["app"], value=json.dumps(servo.request("web.cpu")).encode())
+    succeeds(completed)
+    assert list(completed.reply["drivers"]) == [name]
+
+
+@pytest.mark.parametrize("app", ["-app", "--app", "", " ", "a b", "a\nb", "\udcff", "--", "x" * 130_000])
+def test_any_application_will_do(one: ServoDirectory, app: str) -> None:
+    """One that begins with a dash is told from an option by the word before it."""
+    query, adjust = ["--query", app], [app]
+    if app == "--":
+        query, adjust = ["--query", "--", "--"], ["--", "--"]
+    elif app.startswith("-"):
+        adjust = ["--", app]
+    succeeds(run_in(one, query))
+    succeeds(run_in(one, adjust))
+
+
+# --- the servo directory and adjust.d
+
+
+def test_the_current_directory_is_gone(one: ServoDirectory) -> None:
+    before = f'mkdir gone; cd gone; rmdir ../gone; exec {one.path}/adjust "$@"'
+    for words in OPERATIONS.values():
+        fails(run_in(one, words, before=before), "no-adjust-d", "current directory")
+
+
+def replace(make: Callable[[Path], object]) -> Make:
+    """Return what puts something else in the place of adjust.d."""
+
+    def deed(servo: ServoDirectory) -> None:
+        shutil.rmtree(servo.drivers)
+        make(servo.drivers)
+
+    return deed
+
+
+PLACES: dict[str, tuple[Make, str]] = {
+    "a file": (replace(lambda path: path.write_text("", encoding="utf-8")), "is no directory"),
+    "a dangling link": (replace(lambda path: path.symlink_to("nowhere")), "there is no"),
+    "a link in a loop": (replace(lambda path: path.symlink_to(path.name)), "Too many levels"),
+    "a pipe": (replace(os.mkfifo), "is no directory"),
+    "unreadable": (lambda servo: servo.drivers.chmod(0o100), "Permission denied"),
+    "not to be entered": (lambda servo: servo.drivers.chmod(0o400), "can be listed but not entered"),
+    "without any right": (lambda servo: servo.drivers.chmod(0), "Permission denied"),
+}
+
+# Root may read anything, unless this right is taken from it.
+UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if ROOT else []
+
+
+@pytest.mark.parametrize(("make", "part"), PLACES.values(), ids=PLACES.keys())
+def test_an_adjust_d_of_no_use(one: ServoDirectory, make: Make, part: str) -> None:
+    make(one)
+    try:
+        completed = run_in(one, ["app"], prefix=UNPRIVILEGED, value=b'{"application":{}}')
+        fails(completed, "no-adjust-d", str(one.drivers), part)
+    finally:
+        if one.drivers.is_dir():
+            one.drivers.chmod(0o700)
+
+
+@pytest.mark.full
+def test_what_is_no_driver_in_adjust_d(one: ServoDirectory) -> None:
+    os.mkfifo(one.drivers / "pipe", 0o777)
+    (one.drivers / "device").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        # By a short name: the whole path may be longer than a socket's may be.
+        descriptor = os.open(one.drivers, os.O_RDONLY)
+        listener.bind(f"/proc/self/fd/{descriptor}/socket")
+        os.close(descriptor)
+    (one.drivers / "socket").chmod(0o777)
+    for number in range(10_000):
+        (one.drivers / f"{number}").touch(0o600)
+    for words in OPERATIONS.values():
+        succeeds(run_in(one, words, value=json.dumps(one.request("d1.cpu")).encode()))
+
+
+# --- drivers that do not start
+
+
+def driver(content: bytes) -> Make:
+    """Return what writes this into the driver."""
+
+    def deed(servo: ServoDirectory) -> None:
+        (servo.drivers / "d1").write_bytes(content)
+
+    return deed
+
+
+NO_DRIVERS: dict[str, tuple[Make, str]] = {
+    "its interpreter is not there": (driver(b"#!/no/such\n"), "/no/such does not exist"),
+    "no first line": (driver(b"echo hello\n"), "it has no #! line"),
+    "CR LF": (driver(b"#!/bin/sh\r\nexit\r\n"), "CR LF"),
+    "empty": (driver(b""), "it has no #! line"),
+    "an endless first line": (driver(b"#!/" + b"x" * 5000), "longer than the 255 bytes"),
+    "a first line of slashes": (driver(b"#!" + b"/" * 300 + b"bin/sh\n"), "longer than the 255 bytes"),
+    "itself as its interpreter": (
+        lambda servo: driver(f"#!{servo.drivers}/d1\n".encode())(servo),
+        "is a script",
+    ),
+    "#! alone": (driver(b"#!\n"), "names no interpreter"),
+    "not for this machine": (driver(b"\x7fELF" + bytes(100)), "another kind of machine"),
+}
+
+
+@pytest.mark.parametrize(("make", "part"), NO_DRIVERS.values(), ids=NO_DRIVERS.keys())
+def test_a_driver_that_cannot_start(one: ServoDirectory, make: Make, part: str) -> None:
+    make(one)
+    fails(run_in(one, ["app"]), "cannot-start", "d1: failed: cannot be started: ", part)
+
+
+def test_a_driver_that_is_being_written(one: ServoDirectory) -> None:
+    shutil.copy("/bin/sleep", one.drivers / "d1")
+    with (one.drivers / "d1").open("r+b"):
+        fails(run_in(one, ["--query", "app"]), "cannot-start", "being written to")
+
+
+LOST: dict[str, tuple[str, str]] = {
+    "vanished": ("rm adjust.d/d2", "has vanished"),
+    "a directory": ("rm adjust.d/d2; mkdir adjust.d/d2", "no regular file any more"),
+    "a pipe": ("rm adjust.d/d2; mkfifo -m 755 adjust.d/d2", "no regular file any more"),
+    "without the flag": ("chmod 644 adjust.d/d2", "check its permissions"),
+    "all of adjust.d": ("rm -r adjust.d", "has vanished"),
+}
+
+
+@pytest.mark.parametrize("words", [["--query", "app"], ["app"]], ids=["query", "adjust"])
+@pytest.mark.parametrize(("deed", "part"), LOST.values(), ids=LOST.keys())
+def test_a_driver_that_is_lost_after_adjust_d_was_listed(
+    two: ServoDirectory, words: list[str], deed: str, part: str
+) -> None:
+    """The one before it, asked first, sees to that."""
+    two.configure("agg: {parallel: 1}")
+    two.add_script("d1", ANSWERING.replace("--query)", f"--query) {deed};"))
+    completed = run_in(two, words, value=json.dumps(two.request("web.cpu")).encode())
+    fails(completed, "cannot-start", "d2: failed: cannot be started: ", part)
+
+
+# --- config.yaml
+
+
+def bomb(key: str) -> str:
+    """Return ten lists, each of ten times the one before: 10 GB if written out."""
+    lists = "".join(
+        f"{key}{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n" for level in range(1, 10)
+    )
+    return f"{key}0: &l0 [a, b]\n{lists}"
+
+
+def merges(**settings: object) -> str:
+    """Return mappings each of which merges the one before nine times, down to the settings."""
+    mappings = "".join(
+        f"m{level}: &m{level}\n  <<: [{', '.join([f'*m{level - 1}'] * 9)}]\n" for level in range(1, 10)
+    )
+    return f"m0: &m0 {json.dumps(settings)}\n{mappings}agg:\n  <<: [*m9, *m9]\n"
+
+
+BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
+    "not UTF-8": (b"agg:\n  parallel: 1 # caf\xe9\n", ["UTF-8"]),
+    "UTF-16": ("agg:\n  parallel: none\n".encode("utf-16"), ["agg.parallel", "'none'"]),
+    "a mark and UTF-8": (b"\xef\xbb\xbfagg: {parallel: 0}\n", ["agg.parallel is 0"]),
+    "a NUL": (b"agg:\n  parallel: 1\0\n", ["control characters"]),
+    "a bomb inside": ("agg:\n" + "".join(f"  {line}\n" for line in bomb("x").splitlines()), ["unknown key"]),
+    "a bomb as a value": (bomb("x") + "agg:\n  serial: *l9\n", ["agg.serial"]),
+    "a bomb that is merged": (bomb("x") + "agg:\n  <<: *l9\n", ["<< merges mappings"]),
+    "a bomb of merges": (merges(paralel=1), ["unknown key 'paralel'"]),
+    "a bomb of merges, a wrong value": (merges(parallel=0), ["agg.parallel is 0"]),
+    "a chain of merges": (
+        "m0: &m0 {}\n"
+        + "".join(f"m{n + 1}: &m{n + 1}\n  <<: *m{n}\n" for n in range(3000))
+        + "agg:\n  <<: *m3000\n",
+        ["nested too deep"],
+    ),
+    "a number is merged": ("agg:\n  <<: 3\n", ["<< merges mappings"]),
+    "a list that holds itself": ("agg:\n  serial: &s [*s]\n", ["recursive"]),
+    "deep": ("agg:\n  serial: " + "[" * 10_000 + "]" * 10_000, ["agg.serial"]),
+    "an object of Python's": ("agg: !!python/object/apply:os.system ['touch it']\n", ["python/object"]),
+    "an object of Python's in it": (
+        "agg:\n  serial: !!python/object/apply:os.system ['touch it']\n",
+        ["python/object"],
+    ),
+    "two sections, the last wrong": ("agg: {parallel: 1}\nagg: {parallel: x}\n", ["line 2", "agg.parallel"]),
+    "a tab": ("agg:\n\tparallel: 1\n", ["line 2", "\\tparallel"]),
+    "too long": ("x: y\n" * 300_000 + "agg: {parallel: 1}\n", ["longer than 1 MiB"]),
+}
+
+
+@pytest.mark.parametrize(("content", "parts"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_a_bad_config_yaml(one: ServoDirectory, content: str | bytes, parts: list[str]) -> None:
+    """In little time, and little memory."""
+    (one.path / "config.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    completed = run_in(one, ["--query", "app"], before="ulimit -v 400000")
+    fails(completed, "bad-configuration", "config.yaml", *parts)
+    assert not (one.path / "it").exists()
+
+
+GOOD_FILES: dict[str, str | bytes] = {
+    "empty": "",
+    "a list": "- agg\n- agg: {parallel: x}\n",
+    "a scalar": "agg\n",
+    "nothing in it": "agg:\n",
+    "UTF-16": "agg:\n  parallel: 1\n".encode("utf-16"),
+    "UTF-16, the other way": b"\xfe\xff" + "agg: {parallel: 1}".encode("utf-16-be"),
+    "not UTF-8, without a section": b"k8s: caf\xe9 \0\n",
+    "a bomb outside": bomb("x") + "agg: {parallel: 1}\n",
+    "a merge": "base: &b {parallel: 2, grace: 1}\nagg:\n  <<: *b\n  grace: 2\n",
+    "two merges": "base: &b {parallel: 1}\nother: &o {parallel: 2}\nagg:\n  <<: [*o, *b]\n",
+    "a merge of itself": "agg: &a\n  <<: [*a, *a]\n  parallel: 1\n",
+    "a bomb of merges": merges(parallel=1),
+    "deep, outside": "x: " + "[" * 10_000 + "]" * 10_000 + "\nagg: {parallel: 1}\n",
+    "an object of Python's, outside": "x: !!python/object/apply:os.system ['touch it']\nagg: {parallel: 1}\n",
+    "two sections": "agg: {parallel: x}\nagg: {parallel: 1}\n",
+    "two documents": "agg: {parallel: 1}\n---\nagg: {parallel: x}\n---\n]]]\n",
+    "long": "x: y\n" * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("content", GOOD_FILES.values(), ids=GOOD_FILES.keys())
+def test_a_strange_config_yaml(one: ServoDirectory, content: str | bytes) -> None:
+    (one.path / "config.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    succeeds(run_in(one, ["--query", "app"], before="ulimit -v 400000"))
+    assert not (one.path / "it").exists()
+
+
+NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a directory": (lambda path: path.mkdir(), "Is a directory"),
+    "a pipe": (os.mkfifo, "is a pipe"),
+    "endless": (lambda path: path.symlink_to("/dev/zero"), "longer than 64 MiB"),
+    "a link in a loop": (lambda path: path.symlink_to(path.name), "Too many levels"),
+    "unreadable": (lambda path: path.touch(0), "Permission denied"),
+}
+
+
+@pytest.mark.parametrize(("make", "part"), NO_FILES.values(), ids=NO_FILES.keys())
+def test_a_config_yaml_that_is_no_file(
+    one: ServoDirectory, make: Callable[[Path], object], part: str
+) -> None:
+    make(one.path / "config.yaml")
+    fails(run_in(one, ["app"], prefix=UNPRIVILEGED), "bad-configuration", "config.yaml", part)
+
+
+def test_a_config_yaml_that_is_dev_null(one: ServoDirectory) -> None:
+    (one.path / "config.yaml").symlink_to("/dev/null")
+    succeeds(run_in(one, ["--query", "app"]))
+
+
+# --- file systems
+
+NEW_NAMESPACE = ["unshare", "-m"] if ROOT else ["unshare", "-rm"]
+MAY_MOUNT = (
+    shutil.which("unshare") is not None
+    and not subprocess.run(
+        [*NEW_NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], check=False, capture_output=True
+    ).returncode
+)
+"""Whether a namespace can be made in which one may mount: in most containers not."""
+
+if MAY_MOUNT:
+    MOUNTS = {
+        "read-only": "mount --bind . .; mount -o remount,ro,bind .; cd .",
+        "no /proc": "mount -t tmpfs none /proc",
+        "nothing of others in /proc": "mount -t proc -o hidepid=2 proc /proc",
+    }
+
+    @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+    @pytest.mark.parametrize("before", MOUNTS.values(), ids=MOUNTS.keys())
+    def test_file_systems(one: ServoDirectory, before: str, words: list[str]) -> None:
+        before = before.replace(" .", f" {one.path}")
+        succeeds(run_in(one, words, before=before, prefix=NEW_NAMESPACE, env={"DRIVER_LOG": None}))
+
+    def test_programs_are_forbidden(one: ServoDirectory) -> None:
+        before = f"mount --bind {one.drivers} {one.drivers}; mount -o remount,noexec,bind {one.drivers}"
+        completed = run_in(one, ["--query", "app"], before=before, prefix=NEW_NAMESPACE)
+        assert completed.returncode == 0
+        assert b"mounted noexec" in completed.stderr
+        fails(
+            run_in(one, ["app"], before=before, prefix=NEW_NAMESPACE),
+            "unknown-settings",
+            "there is no driver",
+        )
+
+    @pytest.mark.parametrize("phase", ["query", "adjust"])
+    @pytest.mark.parametrize("before", list(MOUNTS.values())[1:], ids=list(MOUNTS)[1:])
+    def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: str, phase: str) -> None:
+        """The driver, its child and its grandchild are gone all the same."""
+        one.add("d1", "silent", when=phase)
+        env = {"DRIVER_LOG": None, "OPTUNE_IO_TIMEOUT": "1"}
+        fails(
+            run_in(one, OPERATIONS[phase], before=before, prefix=NEW_NAMESPACE, env=env),
+            "timeout",
+            "d1: failed",
+        )
+        members = one.pids("d1", "leader", "child", "grandchild").values()
+        wait_until(lambda: not any(alive(pid) for pid in members), 2, "the end of the driver")
