@@ -22,7 +22,7 @@ import sys  # noqa: E402 - as above
 from servo_agg import STARTED, operations, threads  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
-from servo_agg.console import Console, shortened, wants_colour, width_of  # noqa: E402 - as above
+from servo_agg.console import Console, printable, shortened, wants_colour, width_of  # noqa: E402 - as above
 from servo_agg.errors import Fault, WrongUsage  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended, Given, Woken  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
@@ -92,14 +92,18 @@ class Coordinator:
                 self.status = operations.exit_status(self._supervisor.ended)
             if self._history is not None:
                 self._look_back(self._history)
+            if self._out.trouble:
+                self._console.say(f"adjust: stdout cannot take the answer: {self._out.trouble}")
             self._err.drain(0.25)
         finally:
             os.write(self._finished, bytes([_FINISHED]))
 
     def _put(self, final: dict[str, Any] | str) -> None:
         if isinstance(final, str):
-            encoding = sys.stdout.encoding if self._call.for_people else "ascii"
-            self._out.put(final.encode(encoding, "backslashreplace") + b"\n")
+            # Text for people has had its control characters spelled out, and may show any letter.
+            people = self._call.for_people
+            text = final.encode(sys.stdout.encoding, "backslashreplace") if people else printable(final)
+            self._out.put(text + b"\n")
         elif self._call.for_people:
             self._console.say(f"adjust: {final['message']}")
         else:
@@ -299,7 +303,7 @@ def main() -> NoReturn:
 def _explain(descriptor: int, text: str) -> None:
     """Write to a person, who may have gone."""
     try:
-        os.write(descriptor, text.encode("ascii", "backslashreplace"))
+        os.write(descriptor, printable(text))
     except OSError:
         return
 

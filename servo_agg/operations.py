@@ -94,7 +94,8 @@ class Run:
 
 def _passed_over(count: int) -> str:
     files = "1 file" if count == 1 else f"{count} files"
-    return f"{files} passed over for lack of the executable flag, or of our right to use it"
+    remedy = "; chmod +x makes a file a driver" if count else ""
+    return f"{files} passed over for lack of the executable flag, or of our right to use it{remedy}"
 
 
 def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:
@@ -152,7 +153,7 @@ def version(run: Run) -> Answer:
 def examine_info(outcome: Outcome) -> None:
     """Make a failure of an info without a version (SPEC 4)."""
     if not version_of(outcome):
-        outcome.fail("malformed", "its answer to --info has no version")
+        outcome.fail("malformed", "its answer has no version")
 
 
 def info(run: Run, application: str | None) -> Answer:
@@ -192,7 +193,7 @@ def examine_query(outcome: Outcome) -> None:
     try:
         describe(outcome.reply)
     except Misshapen as error:
-        outcome.fail("malformed", f"its answer to --query is no description: {error}")
+        outcome.fail("malformed", f"its answer is no description: {error}")
 
 
 def ask(run: Run, application: str, since: float) -> Asked:

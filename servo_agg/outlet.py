@@ -3,7 +3,8 @@
 Rules (SPEC 5, 8, 10):
 - Lines go out whole and in order; those that wait together go out in one write.
 - `full` tells when more is waiting than we want to hold: the sayer then stops taking in.
-- A descriptor that cannot take our bytes is `broken`: nothing more is written to it.
+- A descriptor that cannot take our bytes is `broken`: nothing more is written to it. `trouble` says
+  why in words, unless nobody reads any more.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Outlet:
         self._begun = False
         self._finishing = False
         self.broken = False
+        self.trouble = ""
 
     @property
     def full(self) -> bool:
@@ -102,6 +104,9 @@ class Outlet:
                 writable = select.poll()
                 writable.register(self._descriptor, select.POLLOUT)
                 writable.poll()
-            except OSError:
+            except BrokenPipeError:
+                return False
+            except OSError as error:
+                self.trouble = os.strerror(error.errno or 0)
                 return False
         return True

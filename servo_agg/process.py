@@ -169,7 +169,7 @@ def _first_line_fault(path: str, number: int) -> str:
     try:
         with open(path, "rb") as driver:
             first = driver.readline(256)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return "the file has vanished since adjust.d was listed"
     except OSError as error:
         return f"the file cannot be read ({os.strerror(error.errno or 0)}); check its permissions"
@@ -183,18 +183,30 @@ def _first_line_fault(path: str, number: int) -> str:
     return _NOT_EXECUTABLE
 
 
+def carriage_return(name: str) -> str:
+    """Say so if the first line of a driver ends in CR LF: `env` looks for a program of that name in vain."""
+    try:
+        with open(f"adjust.d/{name}", "rb") as driver:
+            first = driver.readline(256)
+    except OSError:
+        return ""
+    return _CR_LF if first.startswith(b"#!") and first.endswith(b"\r\n") else ""
+
+
 def _interpreter_fault(path: str, first: bytes, number: int) -> str:
     interpreter = os.fsdecode((first[2:].split() or [b""])[0])
     if not interpreter:
         return "its #! line names no interpreter"
     if first.endswith(b"\r\n"):
-        return "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+        return _CR_LF
     if number == errno.ENOENT:
         return f"its interpreter {interpreter} does not exist"
     if os.access(path, os.X_OK):
         return f"its interpreter {interpreter} may not be executed"
     return _NOT_EXECUTABLE
 
+
+_CR_LF = "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
 
 _BEGINNINGS = {
     b"\x7fELF": "it is a program for another kind of machine, or what it is linked with is missing",
