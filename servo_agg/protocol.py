@@ -168,13 +168,22 @@ def value_of(text: str) -> Any:
         # depend on its version: the one of json, or none where that can't be imported.
         if type(error) is ValueError:
             raise ValueError("a whole number in it has too many digits") from None
-        raise ValueError(_no_json_from(getattr(error, "pos", getattr(error, "value", None)))) from None
+        raise ValueError(_no_json(text)) from None
     if end < len(text):
-        raise ValueError(_no_json_from(len(text) - len(text[end:].lstrip(_WHITE))))
+        raise ValueError(_no_json(text))
     return value
 
 
-def _no_json_from(position: int | None) -> str:
+def _no_json(text: str) -> str:
+    """Say from where on a text is no JSON."""
+    position = 0
+    try:
+        from json import loads  # noqa: PLC0415 - slow to import, and only a mistake needs it
+
+        loads(text)
+    except (ImportError, OSError, ValueError) as error:
+        # There may be no descriptor left to import it.
+        position = getattr(error, "pos", 0)
     return f"it is no JSON from character {position + 1} on" if position else "it is no JSON"
 
 

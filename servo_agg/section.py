@@ -113,7 +113,7 @@ def _shown(node: yaml.Node, text: str, *, key: bool = False) -> str:
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
     if node.tag == "tag:yaml.org,2002:str" and not key:
         return f"the text {shown!r}"
-    return shown or "empty"
+    return shown if shown or key else "empty"
 
 
 def _place(node: yaml.Node) -> str:

@@ -57,14 +57,6 @@ CASES = (
     ),
     Case(
         "SPEC 5",
-        "an option of later versions",
-        words=("--check",),
-        code=2,
-        final="",
-        stderr="adjust: unknown option '--check' (an APP that begins with a dash goes after --)\n\n" + USAGE,
-    ),
-    Case(
-        "SPEC 5",
         "an option that would colour the terminal",
         words=("--\x1b[31mred\nend",),
         code=2,
@@ -171,7 +163,7 @@ CASES = (
         words=("--info", "--query", "app"),
         code=2,
         final="",
-        stderr="adjust: one of --info, --query, --describe and --version only\n\n" + USAGE,
+        stderr="adjust: one at a time of --info, --query\n\n" + USAGE,
     ),
     Case(
         "SPEC 5",
@@ -179,6 +171,30 @@ CASES = (
         words=("--query", ""),
         code=0,
         final='{"application":{"components":{"web":{"settings":{"cpu":{"value":2}}}}}}',
+    ),
+    Case(
+        "SPEC 14",
+        "--set without a value",
+        words=("app", "--set", "web.cpu"),
+        code=2,
+        final="",
+        stderr="adjust: --set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4\n\n" + USAGE,
+    ),
+    Case(
+        "SPEC 14",
+        "--set in a query",
+        words=("--query", "app", "--set", "web.cpu=4"),
+        code=2,
+        final="",
+        stderr="adjust: --set goes with --plan or an adjust only\n\n" + USAGE,
+    ),
+    Case(
+        "SPEC 14",
+        "--json in a query",
+        words=("--query", "app", "--json"),
+        code=2,
+        final="",
+        stderr="adjust: --json goes with --check or --plan only: all else answers in JSON anyway\n\n" + USAGE,
     ),
     # APP is passed on as it is.
     Case(
@@ -307,7 +323,7 @@ CASES = (
         driver(info=says(r'{"status":"failed","message":"\u001b[31mred\rover\u007f\u009b\nnext\tline"}')),
         words=("--version",),
         final="aggregator 2.0.0 (unknown)",
-        stderr="driver: failed: \\x1b[31mred\\x0dover\\x7f\\x9b\nnext\tline (on --info)\n",
+        stderr="driver: failed: \\x1b[31mred\\rover\\x7f\\x9b\nnext\tline (on --info)\n",
     ),
     Case(
         "SPEC 5",

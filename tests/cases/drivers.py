@@ -297,8 +297,8 @@ MALFORMED = (
         words=QUERY,
         reason="malformed",
         message=(
-            "driver: failed: on --query: its output is malformed: it is no JSON from character 22 "
-            "on: '{\\n  \"application\": {'"
+            "driver: failed: on --query: its output is malformed: it is no JSON from character 21 on:"
+            " '{\\n  \"application\": {'"
         ),
     ),
     Case(
@@ -1452,10 +1452,10 @@ VERBOSE = (
         ),
         stderr=(
             "driver: started as process <pid>: --query app\ndriver: \\x1b[31mred\\x07 \\x7f "
-            "\\x9b\\x0dover\tthere\ndriver: replies "
+            "\\x9b\\rover\tthere\ndriver: replies "
             '{"status":"failed","message":"\\u001b[2Jgone"}\ndriver: ended: failed: \\x1b[2Jgone '
             "(on --query); stderr: \\x1b[31mred\\x07 \\x7f "
-            "\\x9b\\x0dover\tthere\\x0d\nlast\ndriver: last\n"
+            "\\x9b\\rover\tthere\\r\nlast\ndriver: last\n"
         ),
     ),
     Case(

@@ -344,27 +344,27 @@ CASES = (
     section(
         "colour: blue",
         "the section agg has an unknown key 'colour' (value the text 'blue'): the keys are parallel,"
-        " serial, io_timeout, grace, cancel_grace, on_failure",
+        " serial, io_timeout, grace, cancel_grace, on_failure, log, complete",
     ),
     section(
         "4711: 1",
         "the section agg has an unknown key '4711' (value 1): the keys are parallel, serial,"
-        " io_timeout, grace, cancel_grace, on_failure",
+        " io_timeout, grace, cancel_grace, on_failure, log, complete",
     ),
     section(
         "'': 1",
-        "the section agg has an unknown key 'empty' (value 1): the keys are parallel, serial,"
-        " io_timeout, grace, cancel_grace, on_failure",
+        "the section agg has an unknown key '' (value 1): the keys are parallel, serial,"
+        " io_timeout, grace, cancel_grace, on_failure, log, complete",
     ),
     section(
         "[a, b]: 1",
         "the section agg has an unknown key '[a, b]' (value 1): the keys are parallel, serial,"
-        " io_timeout, grace, cancel_grace, on_failure",
+        " io_timeout, grace, cancel_grace, on_failure, log, complete",
     ),
     section(
         "? {a: b}\n  : 1",
         "the section agg has an unknown key '{a: b}' (value 1): the keys are parallel, serial,"
-        " io_timeout, grace, cancel_grace, on_failure",
+        " io_timeout, grace, cancel_grace, on_failure, log, complete",
     ),
     Case(
         "SPEC 11",
@@ -409,7 +409,8 @@ CASES = (
         message=(
             "config.yaml, line 2: the section agg has an unknown key "
             "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...' "
-            "(value 1): the keys are parallel, serial, io_timeout, grace, cancel_grace, on_failure"
+            "(value 1): the keys are parallel, serial, io_timeout, grace, cancel_grace, on_failure, log,"
+            " complete"
         ),
     ),
     Case(
