@@ -40,13 +40,13 @@ def read_request(given: bytes) -> Object:
     try:
         request = parse(given)
     except ValueError as error:
-        raise BadInput(f"the input is not one JSON object: {error}") from None
+        raise BadInput(f"the input is malformed: {error}") from None
     if "application" not in request:
-        raise BadInput('the input has no "application"')
+        raise BadInput('the input has no "application": an adjust reads {"application": {...}} from stdin')
     try:
         check_shape(request)
     except Misshapen as error:
-        raise BadInput(f"the input is wrong: {error}") from None
+        raise BadInput(f"the input is malformed: {error}") from None
     return request
 
 
@@ -160,10 +160,10 @@ def refuse_without_drivers(run: Run, request: Object) -> None:
     try:
         route(request, {})
     except UnknownSettings as error:
-        names = ", ".join(run.config.passed_over) or "none"
+        names = ", ".join(run.config.passed_over)
+        remedy = f"; chmod +x makes drivers of the files there: {names}" if names else ""
         raise UnknownSettings(
-            f"{error}: there is no driver in {run.config.directory}/adjust.d"
-            f" (files without the executable flag: {names})"
+            f"{error}: there is no driver in {run.config.directory}/adjust.d{remedy}"
         ) from None
 
 

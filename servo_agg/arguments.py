@@ -80,7 +80,9 @@ class Call:
             elif word in _OPERATIONS:
                 operations.append(word)
             elif word.startswith("-") and word != "-" and not (operations and not plain):
-                raise WrongUsage(f"unknown option {word}")
+                raise WrongUsage(
+                    f"unknown option {_quote(word)} (an APP that begins with a dash goes after --)"
+                )
             else:
                 # Right after --query or --info even an APP that begins with a dash is one.
                 plain.append(word)
@@ -88,7 +90,10 @@ class Call:
             raise WrongUsage(f"one at a time of {', '.join(dict.fromkeys(operations))}")
         self.operation = _OPERATIONS.get(operations[0], "help") if operations else "adjust"
         if len(plain) > 1:
-            raise WrongUsage(f"one APP only, but {len(plain)} are given: {' '.join(plain)}")
+            raise WrongUsage(
+                f"one APP only, but {len(plain)} are given: {_quote(' '.join(plain))};"
+                " a name with blanks needs quotes"
+            )
         self.application = plain[0] if plain else None
         self._judge()
 
@@ -118,3 +123,11 @@ def _choice(word: str, rest: list[str]) -> str:
     if not choice.partition("=")[1]:
         raise WrongUsage("--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
     return choice
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+_SHOWN = 80
+"""Characters of a wrong word that a message shows."""

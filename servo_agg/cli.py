@@ -24,7 +24,7 @@ import sys  # noqa: E402 - as above
 from servo_agg import STARTED, operations, threads  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.config import Config  # noqa: E402 - as above
-from servo_agg.console import Console, shortened, wants_colour, width_of  # noqa: E402 - as above
+from servo_agg.console import Console, printable, shortened, wants_colour, width_of  # noqa: E402 - as above
 from servo_agg.errors import BadInput, Fault, WrongUsage, lack  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended, Given, Woken  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
@@ -112,8 +112,8 @@ class Coordinator:
         self.status = answer.status
         if not self._supervisor.flush():
             self.status = operations.exit_status(self._supervisor.ended)
-        if self._out.why_broken:
-            self._console.say(f"adjust: stdout takes no answer: {self._out.why_broken}")
+        if self._out.trouble:
+            self._console.say(f"adjust: stdout cannot take the answer: {self._out.trouble}")
         if self._history is not None:
             self._look_back(self._history)
         self._err.drain(0.25)
@@ -121,8 +121,10 @@ class Coordinator:
 
     def _put(self, final: dict[str, Any] | str) -> None:
         if isinstance(final, str):
-            encoding = sys.stdout.encoding if self._call.for_people else "ascii"
-            self._out.put(final.encode(encoding, "backslashreplace") + b"\n")
+            # Text for people has had its control characters spelled out, and may show any letter.
+            people = self._call.for_people
+            text = final.encode(sys.stdout.encoding, "backslashreplace") if people else printable(final)
+            self._out.put(text + b"\n")
         elif self._call.for_people:
             self._console.say(f"adjust: {final['message']}")
         else:
@@ -387,10 +389,10 @@ def _say_last(call: Call, error: Exception) -> int:
 def _explain(descriptor: int, text: str) -> bool:
     """Write to a person, who may have gone; tell whether it could be written, having said why not."""
     try:
-        os.write(descriptor, text.encode("ascii", "backslashreplace"))
+        os.write(descriptor, printable(text))
     except OSError as error:
         if descriptor == 1 and not isinstance(error, BrokenPipeError):
-            _explain(2, f"adjust: stdout takes no answer: {os.strerror(error.errno or 0)}\n")
+            _explain(2, f"adjust: stdout cannot take the answer: {os.strerror(error.errno or 0)}\n")
         return False
     return True
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = "OPTUNE_IO_TIMEOUT"
 
+_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
 
 class Config:
     """All that the surroundings tell us; not changed after it was made.
@@ -103,8 +106,10 @@ def _io_timeout(environment: Mapping[str, str]) -> float | None:
     text = environment.get(TIMEOUT, "").strip()
     seconds = _decimal(text) if text else 0.0
     if seconds is None:
+        value = environment[TIMEOUT]
+        shown = repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
         raise BadEnvironment(
-            f"the environment variable {TIMEOUT} is {environment[TIMEOUT]!r}: it must be a plain decimal"
+            f"the environment variable {TIMEOUT} is {shown}: it must be a plain decimal"
             " number of seconds, such as 30 or 2.5 (0 or empty: unlimited)"
         )
     return seconds
@@ -116,7 +121,8 @@ def _decimal(text: str) -> float | None:
     if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
         return None
     seconds = float(text)
-    return None if seconds == float("inf") else seconds
+    # Too small a number must not become 0, which is unlimited (SPEC 9).
+    return None if seconds == float("inf") or (not seconds and digits.strip("0")) else seconds
 
 
 def _discover(directory: str) -> tuple[list[str], list[str]]:
@@ -133,6 +139,8 @@ def _discover(directory: str) -> tuple[list[str], list[str]]:
                 if regular:
                     (drivers if os.access(entry.path, os.X_OK) else passed_over).append(entry.name)
     except FileNotFoundError:
+        if os.path.islink("adjust.d"):
+            raise NoAdjustD(f"{path} is a link to {os.readlink('adjust.d')}, which does not exist") from None
         raise NoAdjustD(
             f"there is no {path}: run this in the servo directory, which holds adjust.d"
         ) from None
@@ -159,7 +167,7 @@ def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, st
     text = environment.get(TIMEOUT, "").strip()
     seconds = _decimal(text)
     if seconds is not None and seconds > 1 and seconds.is_integer():
-        ours[TIMEOUT] = str(int(text.partition(".")[0]) - 1)
+        ours[TIMEOUT] = str(int(seconds) - 1)
     return {**environment, **ours}
 
 

@@ -1,7 +1,7 @@
 """What people look at on stderr: lines for those who asked, a failed driver's stderr, the progress bar.
 
 Rules (SPEC 4, 5, 13, 14):
-- stderr is ASCII, since the agent decodes it strictly.
+- stderr is ASCII, since the agent decodes it strictly, and gives a terminal no orders.
 - A driver's stderr is shown live, each line after its name, on a terminal or with `-v`. What finds
   no room because nobody reads is not shown, notes included; drivers never wait for it.
 - The bar is always the last line: what else is said comes before it.
@@ -27,6 +27,18 @@ _LINE = 4096
 _REDRAW = 0.1
 """Seconds between two drawings of a bar that has not moved."""
 
+_ORDERS = {
+    number: chr(number).encode("unicode_escape").decode()
+    for number in (*range(32), 127)
+    if chr(number) not in "\t\n"
+}
+"""What a terminal would take for an order, and what we show instead."""
+
+
+def printable(text: str) -> bytes:
+    """Turn text into ASCII of which a terminal obeys nothing but tabs and newlines (SPEC 5)."""
+    return text.translate(_ORDERS).encode("ascii", "backslashreplace")
+
 
 class Console:
     """Says things to a person, each as whole lines, through the outlet of stderr."""
@@ -43,7 +55,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Say a line to whoever reads stderr."""
-        line = text.encode("ascii", "backslashreplace") + b"\n"
+        line = printable(text) + b"\n"
         bar = self._bar
         # In one go, since drivers' workers say things too.
         self._outlet.put(_erasing(bar) + line + bar)
@@ -62,7 +74,8 @@ class Console:
             self._partial[name] = rest
         for line in lines:
             if not self._outlet.full:
-                self.say(f"{name}: {line.decode('utf-8', 'replace')}")
+                text = line.decode("utf-8", "replace").rstrip("\r")
+                self.say(f"{name}: {text}")
 
     def progress(self, percent: int, text: str) -> None:
         """Show how far an adjust has come, where a bar is wanted."""

@@ -34,6 +34,15 @@ def path_of(place: Place) -> str:
     return setting if component is None else f"{component}.{setting}"
 
 
+def _named(name: str) -> str:
+    """Give a name; in quotes where it could be misread, or not be seen at all."""
+    plain = name and name.isprintable() and not any(character in _MISREAD for character in name)
+    return name if plain else repr(name)
+
+
+_MISREAD = frozenset(" ,;:()'\"")
+
+
 def _object(holder: Object, key: str, path: str) -> Object:
     """Give `holder[key]`, `{}` if it is absent. Raises Misshapen if it is no object."""
     value = holder.get(key, {})
@@ -51,8 +60,8 @@ def check_shape(content: Object) -> None:
     _object(application, "settings", "application.settings")
     components = _object(application, "components", "application.components")
     for name in components:
-        component = _object(components, name, f"application.components.{name}")
-        _object(component, "settings", f"application.components.{name}.settings")
+        path = f"application.components.{_named(name)}"
+        _object(_object(components, name, path), "settings", f"{path}.settings")
 
 
 def describe(reply: Object) -> Object:
@@ -127,7 +136,8 @@ def merge(descriptions: Iterable[tuple[str, Object]]) -> tuple[Object, Owners]:
 
 
 def _in_words(place: Place) -> str:
-    return f"setting {path_of(place)}" + (" of the application" if place[0] is None else "")
+    path = ".".join(_named(name) for name in place if name is not None)
+    return f"setting {path}" + (" of the application" if place[0] is None else "")
 
 
 def _list(names: list[str]) -> str:
@@ -144,7 +154,8 @@ def route(request: Object, owners: Owners) -> dict[str, Object]:
     unknown = [place for place, _ in given if place not in owners]
     if unknown:
         described = {component for component, _ in owners}
-        raise UnknownSettings("no driver describes " + "; ".join(_unknown(unknown, described)))
+        hint = " (adjust --query shows what is described)" if owners else ""
+        raise UnknownSettings("no driver describes " + "; ".join(_unknown(unknown, described)) + hint)
     application = request.get("application", {})
     common = {key: value for key, value in application.items() if key not in ("components", "settings")}
     requests: dict[str, Object] = {}
@@ -235,4 +246,4 @@ def _unknown(places: list[Place], described: set[str | None]) -> Iterator[str]:
         else:
             yield _in_words((component, setting))
     for component, settings in strangers.items():
-        yield f"component {component} (settings: {', '.join(settings)})"
+        yield f"component {_named(component)} (settings: {', '.join(map(_named, settings))})"

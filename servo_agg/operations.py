@@ -101,7 +101,8 @@ def _passed_over(count: int) -> str:
     files = "1 file" if count == 1 else f"{count} files"
     noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
     right = ", since the file system is mounted noexec" if noexec else ""
-    return f"{files} passed over for lack of the executable flag, or of our right to use it{right}"
+    remedy = "; chmod +x makes a file a driver" if count and not noexec else ""
+    return f"{files} passed over for lack of the executable flag, or of our right to use it{right}{remedy}"
 
 
 def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:
@@ -159,7 +160,7 @@ def version(run: Run) -> Answer:
 def examine_info(outcome: Outcome) -> None:
     """Make a failure of an info without a version (SPEC 4)."""
     if not version_of(outcome):
-        outcome.fail("malformed", "its answer to --info has no version")
+        outcome.fail("malformed", "its answer has no version")
 
 
 def info(run: Run, application: str | None) -> Answer:
@@ -199,7 +200,7 @@ def examine_query(outcome: Outcome) -> None:
     try:
         outcome.reply = describe(outcome.reply)
     except Misshapen as error:
-        outcome.fail("malformed", f"its answer to --query is no description: {error}")
+        outcome.fail("malformed", f"its answer is no description: {error}")
 
 
 def ask(run: Run, application: str, since: float) -> Asked:

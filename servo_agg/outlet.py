@@ -3,8 +3,8 @@
 Rules (SPEC 5, 8, 10):
 - Lines go out whole and in order; those that wait together go out in one write.
 - `full` tells when more is waiting than we want to hold: the sayer then stops taking in.
-- A descriptor that cannot take our bytes is `broken`: nothing more is written to it. `why_broken`
-  says why, unless it is that nobody reads any more.
+- A descriptor that cannot take our bytes is `broken`: nothing more is written to it. `trouble` says
+  why in words, unless nobody reads any more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Outlet:
         self._begun = False
         self._finishing = False
         self.broken = False
-        self.why_broken = ""
+        self.trouble = ""
 
     @property
     def full(self) -> bool:
@@ -111,8 +111,9 @@ class Outlet:
                 writable = select.poll()
                 writable.register(self._descriptor, select.POLLOUT)
                 writable.poll()
+            except BrokenPipeError:
+                return False
             except OSError as error:
-                if not isinstance(error, BrokenPipeError):
-                    self.why_broken = os.strerror(error.errno or 0)
+                self.trouble = os.strerror(error.errno or 0)
                 return False
         return True

@@ -187,12 +187,22 @@ def _first_line_fault(path: str, number: int) -> str:
     return _NOT_EXECUTABLE
 
 
+def carriage_return(name: str) -> str:
+    """Say so if the first line of a driver ends in CR LF: `env` looks for a program of that name in vain."""
+    try:
+        with open(f"adjust.d/{name}", "rb") as driver:
+            first = driver.readline(_FIRST_LINE)
+    except OSError:
+        return ""
+    return _CR_LF if first.startswith(b"#!") and first.endswith(b"\r\n") else ""
+
+
 def _interpreter_fault(path: str, first: bytes, number: int) -> str:
     interpreter = os.fsdecode((first[2:].split() or [b""])[0])
     if not interpreter:
         return "its #! line names no interpreter"
     if first.endswith(b"\r\n"):
-        return "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+        return _CR_LF
     if len(first) == _FIRST_LINE and not first.split(None, 1)[1:]:
         return "its #! line is longer than the 255 bytes that the system reads"
     if number == errno.ENOENT:
@@ -204,6 +214,8 @@ def _interpreter_fault(path: str, first: bytes, number: int) -> str:
 
 _FIRST_LINE = 256
 """Bytes of the first line that Linux looks at."""
+
+_CR_LF = "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
 
 _BEGINNINGS = {
     b"\x7fELF": "it is a program for another kind of machine, or what it is linked with is missing",

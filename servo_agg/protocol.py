@@ -158,11 +158,25 @@ def value_of(text: str) -> Any:
     except (StopIteration, SystemError, ImportError, ValueError) as error:
         # Newer CPython refuses huge whole numbers in terms of its own settings. The other kinds of error
         # depend on its version: the one of json, or none where that can't be imported.
-        why = "a whole number in it has too many digits" if type(error) is ValueError else "it is no JSON"
-        raise ValueError(why) from None
+        if type(error) is ValueError:
+            raise ValueError("a whole number in it has too many digits") from None
+        raise ValueError(_no_json(text)) from None
     if end < len(text):
-        raise ValueError("it is no JSON")
+        raise ValueError(_no_json(text))
     return value
+
+
+def _no_json(text: str) -> str:
+    """Say from where on a text is no JSON."""
+    position = 0
+    try:
+        from json import loads  # noqa: PLC0415 - slow to import, and only a mistake needs it
+
+        loads(text)
+    except (ImportError, OSError, ValueError) as error:
+        # There may be no descriptor left to import it.
+        position = getattr(error, "pos", 0)
+    return f"it is no JSON from character {position + 1} on" if position else "it is no JSON"
 
 
 def kind(value: object) -> str:
@@ -181,7 +195,7 @@ def kind(value: object) -> str:
 def decode(line: bytes) -> Message:
     """Turn one line, not blank, into a message. Never raises (SPEC 4)."""
     if len(line) > LINE_LIMIT:
-        return Malformed(f"a line is longer than 4 MiB: {quote(line)}")
+        return Malformed(f"it is longer than 4 MiB: {quote(line)}")
     try:
         content = parse(line)
     except ValueError as error:
@@ -206,7 +220,7 @@ def as_text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "; ".join(as_text(item) for item in value)
+        return "; ".join(filter(None, map(as_text, value)))
     return "" if value is None else compact(value)
 
 
@@ -258,7 +272,7 @@ class Decoder:
         self._keep(block)
         if self._size > LINE_LIMIT:
             self._over = True
-            messages.append(self._first or decode(self._take()))
+            messages.append(decode(self._take()))
         return messages
 
     def end(self, *, cut: bool = False) -> list[Message]:
@@ -271,11 +285,7 @@ class Decoder:
             return []
         self._over = True
         message = decode(rest)
-        if isinstance(message, Malformed):
-            if cut and self._first is None:
-                return []
-            message = self._first or message
-        return [message]
+        return [] if cut and self._first is None and isinstance(message, Malformed) else [message]
 
     def _keep(self, piece: bytes) -> None:
         self._rest.append(piece)

@@ -12,7 +12,7 @@ Rules (SPEC 4, 7.8, 7.9, 8, 13):
 from __future__ import annotations
 
 from servo_agg.description import united, without_own
-from servo_agg.protocol import as_text, clip
+from servo_agg.protocol import as_text, clip, kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +34,22 @@ class Ending:
     seconds  from its start to its end
     signals  names of those that we sent it, each once; SIGCONT, which goes with each SIGTERM, aside
     stderr   what it wrote there and is to be shown, bounded
+    asked    the word by which it was asked (`--query`, `--info`), empty when it was adjusted
+    hint     what else is known of the cause, empty if nothing is
     """
 
-    __slots__ = ("code", "seconds", "signal", "signals", "stderr", "stopped", "trouble", "words")
+    __slots__ = (
+        "asked",
+        "code",
+        "hint",
+        "seconds",
+        "signal",
+        "signals",
+        "stderr",
+        "stopped",
+        "trouble",
+        "words",
+    )
 
     def __init__(self) -> None:
         self.code: int | None = None
@@ -47,6 +60,8 @@ class Ending:
         self.seconds = 0.0
         self.signals: list[str] = []
         self.stderr = ""
+        self.asked = ""
+        self.hint = ""
 
     def sent(self, name: str) -> None:
         """Take in that we sent it a signal."""
@@ -71,7 +86,7 @@ class Outcome:
             self.reason = as_text(self.reply.get("reason")) or "success"
             self.message = as_text(self.reply.get("message"))
             return
-        failure = said if isinstance(said, str) and said != "ok" else ""
+        failure = said if isinstance(said, str) and not _nearly_ok(said) else ""
         self.status = failure if failure and ending.trouble is None else "failed"
         self.reason = self._reason(reply, failure)
         self.message = self._sentence(reply, said)
@@ -86,7 +101,7 @@ class Outcome:
         self.ok = False
         self.status = "failed"
         self.reason = reason
-        self.message = words
+        self.message = self._told([words])
 
     def _reason(self, reply: Object | None, failure: str) -> str:
         ending = self.ending
@@ -119,11 +134,25 @@ class Outcome:
             elif "status" not in reply and said is None:
                 facts.append("its reply has no status")
             elif not isinstance(said, str):
-                facts.append("the status in its reply is not a text")
-        own = as_text(self.reply.get("message")) or as_text(self.reply.get("error"))
-        sentence = f"{own} ({', '.join(facts)})" if own and facts else own or ", ".join(facts)
-        sentence = sentence or "it gave no message"
+                facts.append(f"the status in its reply is {kind(said)}, not a text")
+            elif said != "ok" and _nearly_ok(said):
+                facts.append(f'the status in its reply is {said!r}, not "ok"')
+            facts += [ending.hint] if ending.hint else []
+        return self._told(facts)
+
+    def _told(self, facts: list[str]) -> str:
+        """Give the driver's own words, then what we know, then its stderr."""
+        ending = self.ending
+        own = (as_text(self.reply.get("message")) or as_text(self.reply.get("error"))).strip()
+        known = ", ".join(facts) or ("" if own else "gave no message")
+        known = ": ".join(part for part in (ending.asked and f"on {ending.asked}", known) if part)
+        sentence = f"{own} ({known})" if own and known else own or known
         return f"{sentence}; stderr: {ending.stderr}" if ending.stderr else sentence
+
+
+def _nearly_ok(status: str) -> bool:
+    """Tell whether a status is "ok", or a blank or miswritten one that would mislead a reader."""
+    return status.strip().lower() in ("", "ok")
 
 
 class Record:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from servo_agg.events import CANCEL, Closed, Exited, Output
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
+from servo_agg.process import carriage_return
 from servo_agg.protocol import Decoder, Malformed, Reply
 from servo_agg.report import Ending, Outcome
 from servo_agg.tree import Tree, take_in
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from servo_agg.protocol import Message
 
     OfDriver = Union[Output, Closed, Exited]
+
+_NOT_FOUND = 127
+"""The exit status of env and of shells for a program that they do not find."""
 
 
 class Job:
@@ -91,6 +95,7 @@ class Running:
         self.phase = phase
         self.life = Life(now, phase.limits)
         self.ending = Ending()
+        self.ending.asked = "" if phase.adjusting else job.arguments[0]
         self.exited = False
         self.told_of_cancel = False
         self.asks_for: Running | None = None
@@ -198,6 +203,8 @@ class Running:
         if facts is not None:
             self.ending.code, self.ending.signal = facts
             self.child.reap()
+        if self.ending.code == _NOT_FOUND and self._reply is None:
+            self.ending.hint = carriage_return(self.job.name)
         self.ending.stderr = shorten(self.child.worker.stderr.text())
         outcome = Outcome(self.job.name, self._reply, self.ending, adjusting=self.phase.adjusting)
         if outcome.ok and self.phase.examine is not None:

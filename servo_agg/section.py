@@ -96,12 +96,17 @@ def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, An
         return {}
     if section.tag != _MAPPING or not isinstance(section.value, list):
         raise BadConfiguration(
-            f"{FILE}: the section {SECTION} must hold keys and values, not {_shown(section, text)}"
+            f"{_place(section)}: the section {SECTION} must hold keys and values, such as `grace: 5`,"
+            f" but it is {_shown(section, text)}"
         )
     values: dict[str, Any] = {}
     for key, node in reversed(_pairs(section, set())):
         name = _shown(key, text, key=True)
-        _check_key(name, _shown(node, text))
+        if name not in _KEYS:
+            raise BadConfiguration(
+                f"{_place(key)}: the section {SECTION} has an unknown key {name!r}"
+                f" (value {_shown(node, text)}): {_nearest(name)}"
+            )
         right, wanted = _KEYS[name]
         try:
             value = loader.construct_object(node, deep=True)
@@ -113,8 +118,7 @@ def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, An
             value = None
         if not right(value):
             raise BadConfiguration(
-                f"{FILE}, line {node.start_mark.line + 1}: {SECTION}.{name} is {_shown(node, text)},"
-                f" but it must be {wanted}"
+                f"{_place(node)}: {SECTION}.{name} is {_shown(node, text)}, but it must be {wanted}"
             )
         values[name] = value
     return values
@@ -145,9 +149,14 @@ def _shown(node: yaml.Node, text: str, *, key: bool = False) -> str:
     shown = " ".join(text[node.start_mark.index : node.end_mark.index].split())
     if isinstance(node.value, str):
         shown = node.value
-        if node.tag == "tag:yaml.org,2002:str" and not key:
-            shown = f"the text {node.value!r}"
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+    if node.tag == "tag:yaml.org,2002:str" and not key:
+        return f"the text {shown!r}"
+    return shown if shown or key else "empty"
+
+
+def _place(node: yaml.Node) -> str:
+    return f"{FILE}, line {node.start_mark.line + 1}"
 
 
 def _where(error: Exception, text: bytes) -> str:
@@ -158,7 +167,9 @@ def _where(error: Exception, text: bytes) -> str:
         there = f": {lines[mark.line].rstrip()[:_SHOWN]!r}" if mark.line < len(lines) else ""
         return f"{problem} (line {mark.line + 1}, column {mark.column + 1}{there})"
     position = getattr(error, "position", None)
-    return f"{problem} (position {position})" if position is not None else str(problem)
+    # Of a character, or of a byte: whoever mends it looks at the line.
+    line = None if position is None else text.count(b"\n", 0, position) + 1
+    return str(problem) if line is None else f"{problem} (line {line})"
 
 
 _MOST_LOOKED_AT = 64 << 20
@@ -211,12 +222,8 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """For each key of the section: is this value right, and what would be."""
 
 
-def _check_key(key: str, value: str) -> None:
-    if key in _KEYS:
-        return
+def _nearest(key: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
-    near = get_close_matches(key, _KEYS, n=1, cutoff=0)[0]
-    raise BadConfiguration(
-        f"{FILE}: the section {SECTION} has an unknown key {key!r} (value {value}): did you mean {near!r}?"
-    )
+    near = get_close_matches(key, _KEYS, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"

@@ -170,6 +170,7 @@ class Supervisor:
         except CannotStart as error:
             ending = Ending()
             ending.trouble, ending.words = "cannot-start", f"cannot be started: {error}"
+            ending.asked = "" if phase.adjusting else job.arguments[0]
             self._note(f"{job.name}: {ending.words}")
             outcome = Outcome(job.name, None, ending, adjusting=phase.adjusting)
             self._keep(phase, now, outcome)
@@ -236,7 +237,7 @@ class Supervisor:
             del self._running[running.child.pid]
             outcome = running.finish(self.now(), self.shorten)
             self._keep(running.phase, running.life.started_at, outcome)
-            self._note(f"{outcome.name}: ended: {outcome.status}: {outcome.message}")
+            self._note(": ".join(filter(None, (outcome.name, "ended", outcome.status, outcome.message))))
             self.unkillable |= outcome.reason == "unkillable"
             if running.asks_for is None:
                 outcomes[outcome.name] = outcome

@@ -24,7 +24,7 @@ from tests.agent import Agent
 from tests.processes import DeadlineError, environment, kill_session, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -117,11 +117,12 @@ class ServoDirectory:
         input: bytes = b"",  # noqa: A002 - the name that subprocess.run has for it
         env: Mapping[str, str | None] | None = None,
         timeout: float = 30.0,
+        command: Sequence[str] = ("./adjust",),
     ) -> Completed:
-        """Run `./adjust` with `args` to its end, which is when it has exited and its pipes are closed."""
+        """Run `command` with `args` to its end, which is when it has exited and its pipes are closed."""
         started = time.monotonic()
         with subprocess.Popen(
-            ["./adjust", *args],
+            [*command, *args],
             cwd=self.path,
             env=environment(self.env, env or {}),
             stdin=subprocess.PIPE,

@@ -22,47 +22,6 @@ def replying(name: str, answer: str, progress: str = "") -> str:
     return adjusting(f"cat >/dev/null\ncat <<'END'\n{progress}\n{answer}\nEND\n", name)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "empty"),
-        ("  \n", "empty"),
-        ("nonsense", "no JSON"),
-        ("[]", "a list"),
-        ("{}", 'no "application"'),
-        ('{"application": 3}', "application is a number"),
-        ('{"application": null}', "application is null"),
-        ('{"application": {"components": []}}', "application.components is a list"),
-        ('{"application": {"components": {"web": "x"}}}', "application.components.web is a text"),
-        (
-            '{"application": {"components": {"web": {"settings": true}}}}',
-            "application.components.web.settings is a boolean",
-        ),
-        ('{"application": {"settings": 7}}', "application.settings is a number"),
-        ('{"application": {}} trailing', "no JSON"),
-        ('{"application": NaN}', "NaN"),
-        ("\ufeff{}", "byte order mark"),
-    ],
-)
-def test_input_of_the_wrong_shape_is_refused_before_any_driver_is_run(
-    servo: ServoDirectory, text: str, words: str
-) -> None:
-    servo.add("01plain", "plain")
-    completed = servo.run("app", input=text.encode())
-    assert completed.returncode == 1
-    (final,) = completed.messages
-    assert (final["status"], final["reason"]) == ("failed", "bad-input")
-    assert words in final["message"]
-    assert servo.log() == []
-
-
-def test_input_of_more_than_16_mib_is_refused(servo: ServoDirectory) -> None:
-    servo.add("01plain", "plain")
-    completed = servo.run("app", input=b'{"application":{}}' + b" " * (16 << 20))
-    assert completed.reply["message"] == "the input is longer than 16 MiB"
-    assert servo.log() == []
-
-
 def test_each_driver_gets_its_settings_and_what_is_no_setting(servo: ServoDirectory) -> None:
     servo.add("01web", "echo", component="web", settings='"cpu":{"value":2},"mem":{"value":1}')
     servo.add("02db", "echo", component="db", settings='"cpu":{"value":2}')
@@ -112,22 +71,6 @@ def test_application_level_settings_are_routed_too(servo: ServoDirectory) -> Non
     reply = adjust(servo, {"application": {"settings": {"size": {"value": 3}}}}).reply
     assert reply["got"] == {"application": {"components": {}, "settings": {"size": {"value": 3}}}}
     assert reply["drivers"]["01a"] == {"status": "skipped"}
-
-
-def test_unknown_settings_refuse_the_whole_adjust_and_all_are_listed(servo: ServoDirectory) -> None:
-    servo.add("01web", "plain", component="web")
-    content = servo.request("web.cpu", "web.colour", "db.size", "db.shape")
-    content["application"]["settings"] = {"zone": {"value": 1}}
-    completed = adjust(servo, content)
-    assert completed.returncode == 1
-    assert completed.reply["reason"] == "unknown-settings"
-    for words in (
-        "setting web.colour",
-        "component db (settings: size, shape)",
-        "setting zone of the application",
-    ):
-        assert words in completed.reply["message"]
-    assert servo.log(phase="adjust") == []
 
 
 @pytest.mark.parametrize(

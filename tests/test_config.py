@@ -231,6 +231,7 @@ def test_the_timeout_gives_the_limit_and_the_short_grace(
         "30\x00",
         "\udcff",
         "9" * 400,
+        "0." + "0" * 400 + "1",
     ],
 )
 @pytest.mark.usefixtures("directory")
@@ -238,7 +239,7 @@ def test_a_timeout_that_is_no_plain_number_is_refused_by_name_and_value(value: s
     with pytest.raises(BadEnvironment) as raised:
         Config({TIMEOUT: value})
     assert TIMEOUT in str(raised.value)
-    assert repr(value) in str(raised.value)
+    assert repr(value)[:60] in str(raised.value)
     assert raised.value.reason == "bad-environment"
 
 
@@ -310,6 +311,7 @@ def test_python_drivers_do_not_buffer_unless_told_so(before: str | None, after: 
         pytest.param(" 30 ", "29", id="white-space"),
         pytest.param("1.5", "1.5", id="1.5"),
         pytest.param("30.5", "30.5", id="30.5"),
+        pytest.param("0" * 5000 + "5", "4", id="zeros-before"),
     ],
 )
 @pytest.mark.usefixtures("directory")

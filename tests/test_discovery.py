@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from tests.servo import Completed, ServoDirectory
 
-OPERATIONS = [["--info", "app"], ["--query", "app"], ["--version"], ["app"]]
-
 
 def discovered(servo: ServoDirectory) -> list[str]:
     """Return the drivers that the program finds, in its order."""
@@ -211,30 +209,6 @@ def test_spec_2_the_servo_directory_is_the_current_one(servo: ServoDirectory, ho
     assert operation.stderr == b""
 
 
-def both(completed: Completed) -> str:
-    """Return all that a run has said."""
-    return (completed.stdout + completed.stderr).decode("ascii")
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
-@pytest.mark.parametrize("instead", ["nothing", "a file", "a broken link"])
-def test_spec_2_without_adjust_d_the_error_names_the_directory_looked_in(
-    servo: ServoDirectory, operation: list[str], instead: str
-) -> None:
-    servo.drivers.rmdir()
-    if instead == "a file":
-        servo.drivers.write_text("", encoding="utf-8")
-    elif instead == "a broken link":
-        servo.drivers.symlink_to("nowhere")
-    completed = servo.run(*operation, input=json.dumps(servo.request("web.cpu")).encode())
-    assert completed.returncode == 1
-    assert str(servo.path) in both(completed)
-    if operation != ["--version"]:
-        assert completed.reply["status"] == "failed"
-        assert completed.reply["reason"] == "no-adjust-d"
-        assert str(servo.path) in completed.reply["message"]
-
-
 PASSED_OVER = [f"{number:02}flagless" for number in range(7)]
 
 
@@ -291,22 +265,3 @@ def test_spec_2_without_a_driver_an_adjust_of_no_settings_is_ok(
     assert completed.returncode == 0, completed
     assert completed.reply == {"status": "ok", "reason": "no-drivers"}
     warned_of(completed, 7, without_driver)
-
-
-def test_spec_2_without_a_driver_an_adjust_of_settings_is_refused(without_driver: ServoDirectory) -> None:
-    operation = without_driver.agent().adjust("app", without_driver.request("web.cpu", "db.mem"))
-    assert operation.returncode == 1
-    assert operation.reply is not None
-    assert operation.reply["status"] == "failed"
-    assert operation.reply["reason"] == "unknown-settings"
-    message = operation.reply["message"]
-    for name in ["web", "cpu", "db", "mem", *PASSED_OVER]:
-        assert name in message
-    assert "broken" not in message
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_spec_2_the_warning_counts_the_files_passed_over(servo: ServoDirectory, count: int) -> None:
-    for name in PASSED_OVER[:count]:
-        make_file(servo.drivers / name)
-    warned_of(servo.run("--query", "app"), count, servo)

@@ -121,8 +121,8 @@ def by_the_contract(stream: bytes, *, document: bool) -> list[tuple[str, Any]]:
     bad = [index for index, (kind, _) in enumerate(found) if kind == "Malformed"]
     if not bad:
         return found
-    whole = plain(decode(b"\n".join(lines)))
-    if document and whole[0] != "Malformed":
+    whole = plain(decode(stream[stream.index(lines[0]) :]))
+    if document and (whole[0] != "Malformed" or bad[0] == 0):
         return [whole]
     return found[: bad[0] + 1]
 
@@ -388,11 +388,11 @@ def test_where_a_document_is_allowed_lines_are_still_given_at_once() -> None:
     assert kinds(decoder.feed(b"{\n")) == ["Malformed"]
 
 
-def test_an_answer_that_is_no_document_either_is_quoted_from_its_first_bad_line() -> None:
+def test_an_answer_that_is_no_document_either_is_quoted_from_its_first_bad_line_on() -> None:
     messages = messages_of([b"\nTraceback (most recent call last):\n{}\n"], document=True)
     assert kinds(messages) == ["Malformed"]
     assert isinstance(messages[0], Malformed)
-    assert "'Traceback (most recent call last):'" in messages[0].why
+    assert messages[0].why == "it is no JSON: 'Traceback (most recent call last):\\n{}'"
 
 
 def test_what_we_did_not_read_to_its_end_is_no_fault() -> None:

@@ -258,7 +258,7 @@ def test_files_may_not_grow(one: ServoDirectory, words: list[str]) -> None:
     assert "SIGXFSZ" in json.dumps(final)
     completed = run_in(one, words, before="ulimit -f 0", after=">answer", env={"DRIVER_LOG": None})
     assert completed.returncode == 1
-    assert completed.stderr == b"adjust: stdout takes no answer: File too large\n"
+    assert completed.stderr == b"adjust: stdout cannot take the answer: File too large\n"
 
 
 @pytest.mark.full
@@ -305,7 +305,7 @@ def test_stdout_that_takes_nothing(one: ServoDirectory, operation: str, after: s
     completed = run_in(one, ALL[operation], after=after)
     assert completed.returncode == (2 if operation == "usage" else 1)
     if operation != "usage":
-        assert completed.stderr.decode() == f"adjust: stdout takes no answer: {why}\n"
+        assert completed.stderr.decode() == f"adjust: stdout cannot take the answer: {why}\n"
 
 
 @pytest.mark.parametrize("after", ["2>/dev/full", "2</dev/null"])

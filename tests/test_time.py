@@ -79,7 +79,8 @@ def test_a_query_has_its_time_for_all_drivers_together(servo: ServoDirectory, li
     assert completed.returncode == 1
     assert (completed.reply["status"], completed.reply["reason"]) == ("failed", "timeout")
     assert completed.reply["message"].split("\n") == [
-        f"{name}: failed: gave no answer within {said} and was stopped" for name in ("01hangs", "03hangs")
+        f"{name}: failed: on --query: gave no answer within {said} and was stopped"
+        for name in ("01hangs", "03hangs")
     ]
 
 
@@ -92,7 +93,7 @@ def test_info_tells_of_a_driver_that_hangs_and_succeeds(servo: ServoDirectory) -
         "01hangs": {
             "version": "unknown",
             "has_cancel": False,
-            "message": "gave no answer within 0.5 s and was stopped",
+            "message": "on --info: gave no answer within 0.5 s and was stopped",
         },
         "02plain": {"version": "1.0", "has_cancel": False},
     }

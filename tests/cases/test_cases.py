@@ -1,0 +1,69 @@
+"""SPEC 2, 4, 5, 7, 8, 9, 11, 13: every case of bad input gets the very words that the table has for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servo_agg.protocol import TEXT_LIMIT
+from tests.cases.case import final_of, lines_of, message_of, play, without_what_varies
+from tests.cases.table import CASES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cases.case import Case
+
+WRONG_USAGE = 2
+BEFORE_ANY_DRIVER = ("bad-input", "bad-environment", "bad-configuration", "no-adjust-d")
+BEFORE_ANY_ADJUST = (*BEFORE_ANY_DRIVER, "unknown-settings", "conflict")
+
+OURS = re.compile(r"Traceback|\b[A-Z]\w*(?:Error|Exception|Warning)\b|<class|object at 0x")
+"""What only a mistake of ours, or a careless message, lets a person see of Python."""
+
+
+def names() -> list[str]:
+    """Give a name for each case, short enough for a directory."""
+    return [f"{number}-{str(case)[:60]!a}" for number, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=names())
+def test_a_person_gets_these_words(case: Case, tmp_path: Path) -> None:
+    completed, servo = play(case, tmp_path)
+    stderr = completed.stderr.decode("ascii")
+    lines = lines_of(completed)
+
+    # With -v the lines of several threads come as they come.
+    arranged = sorted if "-v" in case.words else list
+    told = without_what_varies(stderr, servo)
+    assert arranged(told.splitlines()) == arranged(case.stderr.splitlines())
+    assert completed.returncode == case.code
+    if case.final is not None:
+        whole = lines if case.progress is None else lines[-1:]
+        assert without_what_varies("\n".join(whole), servo) == case.final.rstrip("\n")
+    else:
+        final = final_of(lines)
+        assert lines == [json.dumps(json.loads(line), separators=(",", ":")) for line in lines]
+        assert without_what_varies(message_of(final), servo) == case.message
+        assert len(final.get("message", "").encode("utf-8", "surrogatepass")) <= TEXT_LIMIT
+        if case.reason:
+            assert (final["status"], final["reason"]) == (case.status, case.reason)
+    if case.progress is not None:
+        assert lines[0].startswith('{"progress":0,"message":"querying ')
+        assert lines[1] == '{"progress":0,"message":"driver: starting"}'
+        assert lines[2:-1] == list(case.progress)
+
+    given = f"{case.driver} {case.others} {case.words} {case.stdin} {case.config}"
+    assert set(OURS.findall(completed.stdout.decode("ascii") + stderr)) <= set(OURS.findall(given))
+    ran = {path.name for path in servo.path.glob("ran.*")}
+    if case.code == WRONG_USAGE or case.reason in BEFORE_ANY_DRIVER:
+        assert ran == set()
+    if case.reason in BEFORE_ANY_ADJUST:
+        assert "ran.adjust" not in ran
+
+
+def test_each_case_has_a_name_of_its_own() -> None:
+    assert len({str(case) for case in CASES}) == len(CASES)
