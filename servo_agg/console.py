@@ -27,11 +27,7 @@ _LINE = 4096
 _REDRAW = 0.1
 """Seconds between two drawings of a bar that has not moved."""
 
-_ORDERS = {
-    number: chr(number).encode("unicode_escape").decode()
-    for number in (*range(32), 127)
-    if chr(number) not in "\t\n"
-}
+_ORDERS = {number: repr(chr(number))[1:-1] for number in (*range(32), 127) if chr(number) not in "\t\n"}
 """What a terminal would take for an order, and what we show instead."""
 
 

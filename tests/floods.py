@@ -340,7 +340,7 @@ def _kept_bounded(told: Told, size: int) -> None:
 
 def _too_long(told: Told, _: int) -> None:
     assert (told.returncode, told.final["reason"]) == (1, "malformed")
-    assert "a line is longer than 4 MiB" in told.message
+    assert "it is longer than 4 MiB" in told.message
 
 
 def _silent(told: Told, _: int) -> None:
