@@ -163,7 +163,9 @@ def _why(path: str, error: Exception) -> str:
         or {
             errno.E2BIG: "its arguments and environment together are too long",
             errno.ETXTBSY: "the file is being written to; try again when that is done",
-            errno.ELOOP: "its interpreter is a script, whose interpreter is a script, and so on too often",
+            errno.ELOOP: "its interpreter is a script, whose interpreter is a script, and so on too often"
+            if os.path.exists(path)
+            else "it is a link that leads in a circle",
         }.get(number or 0)
         or os.strerror(number or 0)
     )

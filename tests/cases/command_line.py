@@ -279,7 +279,7 @@ CASES = (
         "a stdin that is open for writing",
         onto="0>sink",
         reason="bad-input",
-        message='the input is empty: an adjust reads {"application": {...}} from stdin',
+        message="stdin cannot be read: Bad file descriptor",
     ),
     Case(
         "SPEC 7.1",

@@ -463,7 +463,7 @@ CASES = (
         words=QUERY,
         reason="bad-configuration",
         message=(
-            "config.yaml cannot be read as YAML: did not find expected key (line 3, column 2: 'serial: []')"
+            "config.yaml cannot be read as YAML: did not find expected key (line 3, column 2: ' serial: []')"
         ),
     ),
     Case(
@@ -482,7 +482,7 @@ CASES = (
         reason="bad-configuration",
         message=(
             "config.yaml cannot be read as YAML: found character that cannot start any token (line "
-            "2, column 1: 'parallel: 1')"
+            "2, column 1: '\\tparallel: 1')"
         ),
     ),
     Case(
