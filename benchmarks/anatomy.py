@@ -65,7 +65,7 @@ def note(owner, function, name):
 note(config.Config, "__init__", "configuration")
 note(guardian.Guardian, "__init__", "guardian")
 note(guardian.Guardian, "release", "guardian")
-note(guardian.Guardian, "dismiss", "guardian")
+note(guardian.Guardian, "reap", "guardian")
 note(process.Child, "__init__", "spawn")
 note(inbox.Inbox, "get", "waiting")
 note(running.Running, "learn", "reading")

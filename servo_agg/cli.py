@@ -290,20 +290,26 @@ def _heed_signals() -> tuple[int, int]:
     return noticed, notice
 
 
-def _watch(coordinator: Coordinator, noticed: int, bereft: list[BaseException]) -> int:
+def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: list[BaseException]) -> int:
     """Tell the coordinator of signals and of the agent's end until it has finished; give its status.
 
-    Raises the first error by which a thread has ended, which is then in `bereft`.
+    The guardian is reaped when it has gone. Raises the first error by which a thread has ended, which is
+    then in `bereft`.
     """
     watched = select.poll()
     watched.register(noticed, select.POLLIN)
     # No event asked for: what is told all the same is that nobody reads any more.
     watched.register(1, 0)
+    watched.register(guardian.line, 0)
     while True:
         for descriptor, _ in watched.poll():
             if descriptor == 1:
                 watched.unregister(1)
                 coordinator.inbox.put(Ended(AGENT_GONE))
+                continue
+            if descriptor == guardian.line:
+                watched.unregister(guardian.line)
+                guardian.reap()
                 continue
             for number in os.read(noticed, 64):
                 if number == _BEREFT:
@@ -340,14 +346,15 @@ def main() -> NoReturn:
         threads.mourn(miss)
         coordinator = Coordinator(call, notice, ledger, guardian, lock)
         coordinator.start()
-        status = _watch(coordinator, noticed, bereft)
+        status = _watch(coordinator, guardian, noticed, bereft)
         astray = coordinator.astray
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
         status = _say_last(call, error)
         astray = True
-    # Not dismissed, the guardian stops the drivers that are left.
+    # Not released, the guardian stops the drivers that are left.
     if guardian is not None and not (astray and ledger.starts()):
-        guardian.dismiss()
+        guardian.release()
+        guardian.reap()
     os._exit(status)
 
 

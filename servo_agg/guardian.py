@@ -7,7 +7,7 @@ Rules (SPEC 10):
   each driver that the ledger names; of a start announced without a pid it kills all that bear its mark.
 - A driver is not its child, and may be reaped by another at any time: before each signal pid and
   start time are compared.
-- At our normal end it is dismissed, and reaped before we exit.
+- At our normal end it is released; gone, for that or another reason, it is reaped at once.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ _GLANCE = 0.02
 """Seconds between two looks at trees that are being stopped."""
 
 _FAREWELL = 1.0
-"""Seconds that a dismissed guardian has before it is killed: it might be stopped."""
+"""Seconds that a guardian to be reaped has before it is killed: it might be stopped."""
 
 _DISMISSED = b"."
 
 
 class Guardian:
-    """The watcher, seen from the process that it guards."""
+    """The watcher, seen from the process that it guards.
+
+    line  a descriptor with an error to be polled (POLLERR) once it has gone: time to reap it
+    """
 
     def __init__(self, ledger: Ledger, keep: Iterable[int]) -> None:
         """Fork it. `keep`: descriptors that it holds on to until no driver is alive."""
-        ours, self._line = os.pipe()
-        self._released = False
+        ours, self.line = os.pipe()
+        self._reaped = False
         self._pid = os.fork()
         if self._pid == 0:
             # Whatever happens here, it must not return into the program.
@@ -62,19 +65,17 @@ class Guardian:
 
         Told while the last words are being written, it has gone by the time it is reaped: it takes 1 ms.
         """
-        if self._released:
-            return
-        self._released = True
         # That it was killed, by an operator or for want of memory, is no failure of this run.
         try:  # noqa: SIM105 - contextlib takes 0.6 ms to import, on the way of each query
-            os.write(self._line, _DISMISSED)
+            os.write(self.line, _DISMISSED)
         except BrokenPipeError:
             pass
-        os.close(self._line)
 
-    def dismiss(self) -> None:
-        """Tell it to go, unless it was told, and reap it."""
-        self.release()
+    def reap(self) -> None:
+        """Reap it, unless that was done; one that does not go, being stopped perhaps, is killed."""
+        if self._reaped:
+            return
+        self._reaped = True
         deadline = time.monotonic() + _FAREWELL
         while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
             if time.monotonic() >= deadline:
