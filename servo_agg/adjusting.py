@@ -85,11 +85,11 @@ def requests_of(run: Run, asked: Asked, request: Object | None, choices: Sequenc
     Raises BadInput, UnknownSettings or Conflict.
     """
     description, owners = asked.merged()
-    requests = route(chosen(choices, description) if request is None else request, owners)
-    for outcome in asked.outcomes:
-        if outcome.name in requests and outcome.name in run.config.complete:
-            requests[outcome.name] = completed(requests[outcome.name], outcome.reply)
-    return requests
+    if request is None:
+        request = chosen(choices, description)
+    requests = route(request, owners)
+    wanting = {place for place, name in owners.items() if name in requests and name in run.config.complete}
+    return route(completed(request, description, wanting), owners) if wanting else requests
 
 
 def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> Answer:
@@ -101,7 +101,7 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
     request = None if choices else read_request(given)
     config = run.config
     if not config.drivers:
-        refuse_without_drivers(run, chosen(choices, {}) if request is None else request)
+        refuse_without_drivers(run, request, choices)
         return Answer({"status": "ok", "reason": "no-drivers"}, 0)
     _lock(run)
     if run.supervisor.cause:
@@ -155,10 +155,13 @@ def _lock(run: Run) -> None:
             return
 
 
-def refuse_without_drivers(run: Run, request: Object) -> None:
-    """Raise UnknownSettings, naming the files passed over, if the request has any settings (SPEC 2)."""
+def refuse_without_drivers(run: Run, request: Object | None, choices: Sequence[str]) -> None:
+    """Raise UnknownSettings, naming the files passed over, if there are any settings to adjust (SPEC 2).
+
+    `request` and `choices`: see `requests_of`.
+    """
     try:
-        route(request, {})
+        route(chosen(choices, {}) if request is None else request, {})
     except UnknownSettings as error:
         names = ", ".join(run.config.passed_over)
         remedy = f"; chmod +x makes drivers of the files there: {names}" if names else ""

@@ -9,27 +9,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 USAGE = """\
-usage: adjust --info [APP]       what the drivers are
-       adjust --query APP        their settings, as one application (also: --describe)
-       adjust APP < settings     adjust: {"application": {...}} on stdin, progress and result on stdout
-       adjust --version
+usage: adjust APP < settings     adjust: {"application": {...}} on stdin; progress and result on stdout
+       adjust --query APP        all settings of all drivers, as one application (also: --describe)
+       adjust --info [APP]       what the drivers are
+       adjust --version          the same as a line of text
 
-Runs every driver in ./adjust.d and answers as one. APP is passed on to the drivers.
+Runs every executable file of ./adjust.d, a driver each, and answers as one. To be called in the servo
+directory, which holds adjust.d. APP, the name of the application, is passed on to the drivers.
 
 For people:
        adjust --check [APP]      ask every driver, say what is wrong and what to do; with APP query them too
        adjust --plan APP         what an adjust with the same input would give each driver; changes nothing
 
-  --set COMPONENT.SETTING=VALUE  instead of stdin, with --plan or an adjust; as often as needed
+  --set COMPONENT.SETTING=VALUE  with an adjust or --plan, as often as needed: stdin is not read then
   --json                         with --check or --plan: one JSON object instead of text
-  --timings                      at the end, on stderr: what took how long
-  -v, --verbose                  on stderr: starts, exits, warnings, the drivers' stderr
+  --timings                      with anything: at the end, on stderr, which driver took how long
+  -v, --verbose                  with anything: on stderr starts, exits, warnings, the drivers' stderr
   -h, --help                     this text
 
 Examples:
        adjust --check demo
        adjust --plan demo --set web.cpu=4 --set web.inst_type=m5.large
        adjust demo --set web.cpu=4 --timings
+
+Exit status: 0 success, 1 failure or a problem found, 2 wrong usage, 128+n ended by signal n.
 """
 
 _OPERATIONS = {
@@ -79,10 +82,8 @@ class Call:
                 self.choices.append(_choice(word, rest))
             elif word in _OPERATIONS:
                 operations.append(word)
-            elif word.startswith("-") and word != "-" and not (operations and not plain):
-                raise WrongUsage(
-                    f"unknown option {_quote(word)} (an APP that begins with a dash goes after --)"
-                )
+            elif word.startswith("-") and word != "-" and not (_by_agent(operations) and not plain):
+                raise WrongUsage(f"unknown option {_quote(word)}{_near(word)}")
             else:
                 # Right after --query or --info even an APP that begins with a dash is one.
                 plain.append(word)
@@ -118,9 +119,20 @@ class Call:
             raise WrongUsage("--json goes with --check or --plan only: all else answers in JSON anyway")
 
 
+def _by_agent(operations: list[str]) -> bool:
+    return bool(operations) and _OPERATIONS[operations[0]] in ("info", "query")
+
+
+def _near(word: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    near = get_close_matches(word, [*_OPERATIONS, *_FLAGS, "--set", "--help"], n=1)
+    return f": did you mean {near[0]}?" if near else " (an APP that begins with a dash goes after --)"
+
+
 def _choice(word: str, rest: list[str]) -> str:
     choice = word[len("--set=") :] if "=" in word else rest.pop(0) if rest else ""
-    if not choice.partition("=")[1]:
+    if choice.find("=") < 1:
         raise WrongUsage("--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
     return choice
 

@@ -13,12 +13,12 @@ import stat
 from shlex import quote
 
 from servo_agg.adjusting import insist_on_psutil
-from servo_agg.description import settings_in
+from servo_agg.description import listed, settings_in
 from servo_agg.errors import Conflict, Fault
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, version_of
 from servo_agg.running import Job, Phase
-from servo_agg.tables import plain, table
+from servo_agg.tables import counted, fitted, plain, table, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,43 +33,25 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds in which a driver must answer, where OPTUNE_IO_TIMEOUT does not ask for less."""
 
+_MEND = "correct it: until then every operation fails"
+
 
 class Problem:
-    """Something that is wrong: with which driver (None: with none in particular), what, and what to do."""
+    """Something that is wrong.
 
-    __slots__ = ("driver", "remedy", "what")
+    drivers  with which of them; empty: with none in particular
+    verdict  what the table says of these, in a word or two
+    what     what is wrong, one line or more
+    remedy   what to do
+    """
 
-    def __init__(self, driver: str | None, what: str, remedy: str) -> None:
-        self.driver = driver
+    __slots__ = ("drivers", "remedy", "verdict", "what")
+
+    def __init__(self, drivers: Sequence[str], verdict: str, what: str, remedy: str) -> None:
+        self.drivers = drivers
+        self.verdict = verdict
         self.what = what
         self.remedy = remedy
-
-
-class _Findings:
-    """What is known of one driver."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.info: Outcome | None = None
-        self.query: Outcome | None = None
-        self.verdict = "ok"
-
-    def row(self) -> Object:
-        told = self.info is not None and self.info.ok
-        last = self.query or self.info
-        known = self.query is not None and self.query.ok
-        return {
-            "driver": self.name,
-            "version": version_of(self.info) if self.info is not None and told else None,
-            "has_cancel": self.info.reply.get("has_cancel") is True
-            if self.info is not None and told
-            else None,
-            "seconds": None if last is None else round(last.ending.seconds, 3),
-            "settings": sum(1 for _ in settings_in(self.query.reply))
-            if self.query is not None and known
-            else None,
-            "verdict": self.verdict,
-        }
 
 
 def check(
@@ -79,31 +61,24 @@ def check(
 
     `faults` are those of environment and configuration. With `json` the answer is `{"status": "ok" |
     "failed", "directory", "application", "drivers": [{"driver", "version", "has_cancel", "seconds",
-    "settings", "verdict"}], "problems": [{"driver", "what", "remedy"}], "remarks": [TEXT, ...]}`, null
-    standing for what is not known; else it is text, at most `width` places wide where that can be.
+    "settings", "verdict"}], "problems": [{"drivers": [NAME, ...], "what", "remedy"}], "remarks":
+    [TEXT, ...]}`, null standing for what is not known; else it is text, its table at most `width` places
+    wide where that can be.
     The exit status is 1 when there is a problem (SPEC 14).
     """
     config = run.config
-    problems = [Problem(None, str(fault), "") for fault in faults]
-    findings = {name: _Findings(name) for name in config.drivers}
-    for name, outcome in _ask(run, "info", application, examine_info, problems, findings).items():
-        findings[name].info = outcome
-    if application is not None:
-        queries = _ask(run, "query", application, examine_query, problems, findings)
-        for name, outcome in queries.items():
-            findings[name].query = outcome
-        problems += _conflicts([outcome for outcome in queries.values() if outcome.ok])
+    problems = [Problem((), "", str(fault), _MEND) for fault in faults]
+    asking = _Asking(run, application)
+    infos = asking.ask("info", examine_info)
+    queries = {} if application is None else asking.ask("query", examine_query)
     if run.supervisor.cause:
         return ended(run.supervisor.cause)
+    problems += asking.problems
+    problems += _conflicts([outcome for outcome in queries.values() if outcome.ok])
     problems += _of_the_directory(run)
-    remarks = [
-        f"adjust.d/{name} is passed over, since it is not executable; if it is a driver:"
-        f" chmod +x {quote('adjust.d/' + name)}"
-        for name in config.passed_over
-    ]
-    if not config.drivers:
-        problems.append(Problem(None, "there is no driver in adjust.d", " ".join(remarks)))
-    rows = [finding.row() for finding in findings.values()]
+    remarks = _remarks(run, application, by_hand=bool(asking.problems))
+    rows = [_row(name, infos.get(name), queries.get(name), problems) for name in config.drivers]
+    status = 1 if problems else 0
     if json:
         final = {
             "status": "failed" if problems else "ok",
@@ -111,105 +86,176 @@ def check(
             "application": application,
             "drivers": rows,
             "problems": [
-                {"driver": problem.driver, "what": problem.what, "remedy": problem.remedy}
+                {"drivers": list(problem.drivers), "what": problem.what, "remedy": problem.remedy}
                 for problem in problems
             ],
             "remarks": remarks,
         }
-        return Answer(final, 1 if problems else 0)
-    return Answer("\n".join(_lines(rows, problems, remarks, width, colour)), 1 if problems else 0)
+        return Answer(final, status)
+    return Answer("\n".join(_lines(rows, problems, remarks, width, colour)), status)
 
 
-def _ask(
-    run: Run,
-    phase: str,
-    application: str | None,
-    examine: Callable[[Outcome], None],
-    problems: list[Problem],
-    findings: dict[str, _Findings],
-) -> dict[str, Outcome]:
-    """Ask all drivers; those that fail once more, each alone. Gives the outcomes by name."""
-    arguments = [f"--{phase}"] if application is None else [f"--{phase}", application]
-    jobs = [Job(name, arguments) for name in run.config.drivers]
-    outcomes = {outcome.name: outcome for outcome in _drive(run, phase, jobs, examine)}
-    for job in jobs:
-        outcome = outcomes.get(job.name)
-        if outcome is None or outcome.ok or run.supervisor.cause:
-            continue
-        alone = outcome.ending.trouble != "cannot-start" and len(jobs) > 1
-        again = _drive(run, phase, [job], examine) if alone else []
-        if any(second.ok for second in again):
-            outcomes[job.name] = again[0]
-            problem = Problem(
-                job.name,
-                f"fails when it is asked beside the others ({outcome.message}), but answers alone",
-                f"let it be asked alone: in config.yaml, section agg, serial: [{job.name}, ...]"
-                " with those that it can't be beside",
-            )
-            findings[job.name].verdict = "alone only"
+class _Asking:
+    """Asks all drivers, and gathers what is wrong with their answers."""
+
+    def __init__(self, run: Run, application: str | None) -> None:
+        self.problems: list[Problem] = []
+        self._run = run
+        self._application = application
+        config = run.config
+        self._ever_beside = config.parallel > 1 and not config.serial >= set(config.drivers)
+
+    def ask(self, phase: str, examine: Callable[[Outcome], None]) -> dict[str, Outcome]:
+        """Ask all drivers; those that fail once more, each alone. Gives the outcomes by name."""
+        run = self._run
+        arguments = [f"--{phase}"] if self._application is None else [f"--{phase}", self._application]
+        jobs = [Job(name, arguments) for name in run.config.drivers]
+        if jobs:
+            run.tell(f"asking {counted(len(jobs), 'driver')}: {' '.join(map(plain, arguments))}")
+        outcomes = {outcome.name: outcome for outcome in self._drive(phase, jobs, examine)}
+        for job in jobs:
+            outcome = outcomes.get(job.name)
+            if outcome is None:
+                self._add(job.name, "not asked", "was not asked any more", "mend the others first")
+            elif not (outcome.ok or run.supervisor.cause):
+                outcomes[job.name] = self._look_into(phase, job, outcome, len(jobs), examine)
+        return outcomes
+
+    def _look_into(
+        self, phase: str, job: Job, outcome: Outcome, count: int, examine: Callable[[Outcome], None]
+    ) -> Outcome:
+        """Find out whether a driver that failed does so alone, too; give what holds of it."""
+        again: list[Outcome] = []
+        if count > 1 and outcome.ending.trouble != "cannot-start":
+            self._run.tell(f"{plain(job.name)}: {plain(outcome.reason)}; asking it again, alone")
+            again = self._drive(phase, [job], examine)
+        if not (again and again[0].ok):
+            self._add(job.name, outcome.reason, outcome.message, _remedy(job, outcome))
+            return outcome
+        if self._ever_beside:
+            what = f"fails when it is asked beside the others, but answers alone: {outcome.message}"
+            self._add(job.name, "alone only", what, _ALONE)
         else:
-            problem = Problem(job.name, outcome.message, _remedy(job, outcome))
-            findings[job.name].verdict = outcome.reason
-        problems.append(problem)
-    return outcomes
+            what = f"failed when it was asked first, but not the second time: {outcome.message}"
+            self._add(job.name, "unsteady", what, f"run it by hand, a few times: {_command(job)}")
+        return again[0]
+
+    def _add(self, name: str, verdict: str, what: str, remedy: str) -> None:
+        # What fails in each phase for the same cause is one problem.
+        if not any(problem.drivers == (name,) and problem.what == what for problem in self.problems):
+            self.problems.append(Problem((name,), verdict, what, remedy))
+
+    def _drive(self, phase: str, jobs: list[Job], examine: Callable[[Outcome], None]) -> list[Outcome]:
+        config, supervisor = self._run.config, self._run.supervisor
+        limit, short = config.limit, config.short_grace
+        now = supervisor.now()
+        if limit is not None and limit <= PATIENCE:
+            # As in earnest: all drivers have it together.
+            limits = Limits(grace=short, short_grace=short, until=now + limit, allowance=limit)
+        else:
+            # Each has its time; the other bound is for one that talks on and on.
+            until = now + (limit or PATIENCE * len(jobs))
+            limits = Limits(grace=short, short_grace=short, until=until, silence=PATIENCE)
+        return supervisor.drive(
+            jobs, Phase(phase, limits, together=config.parallel, apart=config.serial, examine=examine)
+        )
 
 
-def _drive(run: Run, phase: str, jobs: list[Job], examine: Callable[[Outcome], None]) -> list[Outcome]:
-    config = run.config
-    seconds = PATIENCE if config.limit is None else min(PATIENCE, config.limit)
-    limits = Limits(
-        grace=config.short_grace,
-        short_grace=config.short_grace,
-        until=run.supervisor.now() + seconds,
-        allowance=seconds,
-    )
-    return run.supervisor.drive(
-        jobs, Phase(phase, limits, together=config.parallel, apart=config.serial, examine=examine)
-    )
+_ALONE = (
+    'in config.yaml, section agg, serial: ["*"] has them asked one at a time; rather than * give the names of'
+    " those that are in each other's way, if you know them. If it only needs longer beside them, raise"
+    " OPTUNE_IO_TIMEOUT"
+)
+
+
+def _command(job: Job) -> str:
+    return " ".join(quote(word) for word in (f"adjust.d/{job.name}", *job.arguments))
 
 
 def _remedy(job: Job, outcome: Outcome) -> str:
     if outcome.ending.trouble == "cannot-start":
-        return "it must be a program that can be started: ./adjust.d/NAME"
-    by_hand = " ".join(quote(word) for word in (f"adjust.d/{job.name}", *job.arguments))
+        return f"once that is mended, this must start it: {_command(job)}"
     what = {
         "timeout": "see what it waits for, or whether it only needs longer",
         "malformed": "see what it prints: only JSON objects may go to its stdout",
     }.get(outcome.reason, "see what it says")
-    return f"run it by hand: {by_hand}; {what}"
+    return f"run it by hand: {_command(job)}; {what}"
 
 
 def _conflicts(outcomes: list[Outcome]) -> list[Problem]:
     try:
         Asked(outcomes, None).merged()
     except Conflict as conflict:
-        remedy = (
-            "let one of them describe it only: give the others other components, or select what they describe"
-        )
-        return [Problem(None, str(conflict), remedy)]
+        shared: dict[tuple[str, ...], list[str]] = {}
+        for path, names in conflict.owners.items():
+            shared.setdefault(tuple(names), []).append(path)
+        return [
+            Problem(
+                names,
+                "conflict",
+                f"only one driver may describe a setting, but {listed(names)} describe {listed(paths)}",
+                "let one of them describe each: give the component another name in the others, or have them"
+                " describe less",
+            )
+            for names, paths in shared.items()
+        ]
     return []
 
 
 def _of_the_directory(run: Run) -> list[Problem]:
+    config = run.config
     problems = []
-    for path in ("adjust.d", *(f"adjust.d/{name}" for name in run.config.drivers)):
+    for path, names in (("adjust.d", ()), *((f"adjust.d/{name}", (name,)) for name in config.drivers)):
         try:
             mode = os.stat(path).st_mode
         except OSError:
             continue
         if mode & stat.S_IWOTH:
-            problems.append(
-                Problem(
-                    None,
-                    f"{path} may be written by everybody on this machine, and what it holds is run as us",
-                    f"chmod o-w {quote(path)}",
-                )
-            )
+            what = f"{path} may be written by everybody on this machine, and what it holds is run as us"
+            problems.append(Problem(names, "writable", what, f"chmod o-w {quote(path)}"))
     try:
         insist_on_psutil()
     except Fault as fault:
-        problems.append(Problem(None, str(fault), ""))
+        problems.append(Problem((), "", str(fault), "install it as said: until then every adjust fails"))
+    if not config.drivers:
+        files = " ".join(quote(f"adjust.d/{name}") for name in config.passed_over)
+        or_else = f", or make executable what is there: chmod +x {files}" if files else ""
+        what = f"there is no driver in {config.directory}/adjust.d"
+        problems.append(Problem((), "", what, f"put executable files there{or_else}"))
     return problems
+
+
+def _remarks(run: Run, application: str | None, *, by_hand: bool) -> list[str]:
+    config = run.config
+    remarks = []
+    if by_hand:
+        path = quote(config.environment["PYTHONPATH"])
+        remarks.append(
+            f"before you run a driver by hand, give it what it finds here: export PYTHONPATH={path}"
+        )
+    if config.drivers and config.passed_over:
+        remarks.append(
+            f"passed over, since not executable: {listed(config.passed_over)};"
+            " should one be a driver: chmod +x adjust.d/NAME"
+        )
+    if config.drivers and application is None:
+        remarks.append("settings were not asked for; adjust --check APP asks for them too")
+    return remarks
+
+
+def _row(name: str, info: Outcome | None, query: Outcome | None, problems: list[Problem]) -> Object:
+    told = info is not None and info.ok
+    last = query or info
+    started = last is not None and last.ending.trouble != "cannot-start"
+    verdicts = [problem.verdict for problem in problems if name in problem.drivers]
+    return {
+        "driver": name,
+        "version": version_of(info) if info is not None and told else None,
+        "has_cancel": info.reply.get("has_cancel") is True if info is not None and told else None,
+        "seconds": round(last.ending.seconds, 3) if last is not None and started else None,
+        "settings": sum(1 for _ in settings_in(query.reply)) if query is not None and query.ok else None,
+        "verdict": ", ".join(dict.fromkeys(verdicts)) or "ok",
+    }
 
 
 _HEADS = ("driver", "version", "cancel", "seconds", "settings", "verdict")
@@ -233,17 +279,35 @@ def _lines(
         if colour:
             lines[1:] = [_coloured(line, good=row["verdict"] == "ok") for line, row in zip(lines[1:], rows)]
         lines.append("")
-    for problem in problems:
-        who = "" if problem.driver is None else f"{plain(problem.driver)}: "
-        first, *more = (plain(line) for line in problem.what.splitlines() or [""])
-        lines.append(f"problem: {who}{first}")
-        lines += [f"    {line}" for line in more]
-        if problem.remedy:
-            lines.append(f"    to do: {plain(problem.remedy)}")
+    for number, problem in enumerate(problems, 1):
+        who = f"{plain(problem.drivers[0])}: " if len(problem.drivers) == 1 else ""
+        start = f"problem {number}: {who}"
+        for line in _bounded(problem.what.splitlines() or [""]):
+            lines += wrapped(line, width, start, _INDENT)
+            start = _INDENT
+        # Not wrapped, so that a command can be copied from it.
+        lines += [f"{_INDENT}to do: {plain(problem.remedy)}", ""]
     lines += [f"remark: {plain(remark)}" for remark in remarks]
-    count = len(problems)
-    lines.append("no problem found" if not count else f"{count} problem{'s' if count > 1 else ''} found")
+    good = sum(1 for row in rows if row["verdict"] == "ok")
+    found = counted(len(problems), "problem") if problems else "no problem"
+    lines.append(f"{found} found; {good} of {counted(len(rows), 'driver')} ok")
     return lines
+
+
+_INDENT = "    "
+
+_HEAD, _TAIL = 4, 8
+"""Lines that are shown of the begin and of the end of what is longer than both."""
+
+_LONGEST = 400
+"""Places that are shown of a line of it."""
+
+
+def _bounded(lines: list[str]) -> list[str]:
+    left_out = len(lines) - _HEAD - _TAIL
+    if left_out > 1:
+        lines = [*lines[:_HEAD], f"... {left_out} lines left out, --json has them ...", *lines[-_TAIL:]]
+    return [fitted(plain(line), _LONGEST) for line in lines]
 
 
 def _coloured(line: str, *, good: bool) -> str:

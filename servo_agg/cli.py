@@ -153,6 +153,8 @@ class Coordinator:
     def _work(self) -> Answer:
         call, supervisor = self._call, self._supervisor
         given = None
+        if call.timings:
+            self._begin_history()
         if call.reads_stdin:
             if os.isatty(0):
                 self._console.say(_HINT)
@@ -161,8 +163,8 @@ class Coordinator:
             return operations.ended(supervisor.cause)
         faults: list[Fault] | None = [] if call.operation == "check" else None
         config = Config(os.environ, faults)
-        if call.timings or config.log is not None:
-            self._begin_history(config.log)
+        if config.log is not None:
+            self._begin_history().write_to(config.log, self._console.say)
         supervisor.environment = config.environment
         supervisor.shorten = lambda text: shortened(text, config.stderr)
         run = Run(
@@ -170,7 +172,8 @@ class Coordinator:
             supervisor,
             started=STARTED,
             say=self._say,
-            tell=self._console.say,
+            # Of a check the answer holds it all; what is told meanwhile is for who waits for it.
+            tell=self._console.say if faults is None or os.isatty(2) else self._console.note,
             note=self._console.note,
             lock=self._lock,
         )
@@ -204,13 +207,13 @@ class Coordinator:
         call = self._call
         return check(run, call.application, faults, json=call.json, width=width_of(1), colour=wants_colour(1))
 
-    def _begin_history(self, log: str | None) -> None:
-        from servo_agg.history import History  # noqa: PLC0415 - only where timings or a log are wanted
+    def _begin_history(self) -> History:
+        if self._history is None:
+            from servo_agg.history import History  # noqa: PLC0415 - only where timings or a log are wanted
 
-        self._history = History(self._call.application, STARTED)
-        self._supervisor.remember = self._history.remember
-        if log is not None:
-            self._history.write_to(log, self._console.say)
+            self._history = History(self._call.application, STARTED)
+            self._supervisor.remember = self._history.remember
+        return self._history
 
     def _say(self, *contents: dict[str, Any]) -> None:
         if contents:

@@ -83,7 +83,7 @@ class Config:
         self.drivers, self.passed_over = _discover(self.directory)
         settings: dict[str, Any] = {}
         try:
-            settings = section.read()
+            settings = section.read(faults)
         except (BadConfiguration, BadEnvironment) as fault:
             if faults is None:
                 raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 
+from servo_agg import threads
 from servo_agg.protocol import as_text
 
 TYPE_CHECKING = False
@@ -45,16 +46,16 @@ class Console:
         self._verbose = verbose
         self._partial: dict[str, bytes] = {}
         self._shows_bar = bar
-        self._bar = b""
+        self._bar: tuple[int, str] | None = None
+        self._drawn = 0
         self._drawn_at = 0.0
-        self._percent = -1
+        # Drivers' workers say things, too.
+        self._lock = threads.Lock()
 
     def say(self, text: str) -> None:
         """Say a line to whoever reads stderr."""
-        line = printable(text) + b"\n"
-        bar = self._bar
-        # In one go, since drivers' workers say things too.
-        self._outlet.put(_erasing(bar) + line + bar)
+        with self._lock:
+            self._outlet.put(self._erasing() + printable(text) + b"\n" + self._drawing())
 
     def note(self, text: str, content: Object | None = None) -> None:
         """Say a line to those who asked for details: `text`, then `content` as JSON."""
@@ -76,26 +77,39 @@ class Console:
     def progress(self, percent: int, text: str) -> None:
         """Show how far an adjust has come, where a bar is wanted."""
         now = time.monotonic()
-        if not self._shows_bar or (percent == self._percent and now < self._drawn_at + _REDRAW):
+        if not self._shows_bar:
             return
-        from servo_agg.tables import progress_bar  # noqa: PLC0415 - only people at a terminal need it
-
-        # One place less than there is: a terminal that fills its last place may begin a new line.
-        bar = b"\r" + progress_bar(percent, text, (width_of(2) or 80) - 1).encode("ascii", "backslashreplace")
-        self._percent, self._drawn_at = percent, now
-        before, self._bar = self._bar, bar
-        self._outlet.put(_erasing(before) + bar)
+        with self._lock:
+            moved = self._bar is None or self._bar[0] != percent
+            if moved or now >= self._drawn_at + _REDRAW:
+                self._bar, self._drawn_at = (percent, text), now
+                self._outlet.put(self._erasing() + self._drawing())
 
     def end_bar(self) -> None:
         """Leave the bar as it is."""
-        if self._bar:
-            self._bar = b""
-            self._outlet.put(b"\n")
+        with self._lock:
+            if self._bar is not None:
+                self._bar = None
+                self._drawn = 0
+                self._outlet.put(b"\n")
+
+    def _erasing(self) -> bytes:
+        # Blanks rather than a control sequence: any terminal knows them. No more than it has places now.
+        return b"\r" + b" " * min(self._drawn, _room()) + b"\r" if self._drawn else b""
+
+    def _drawing(self) -> bytes:
+        if self._bar is None:
+            return b""
+        from servo_agg.tables import progress_bar  # noqa: PLC0415 - only people at a terminal need it
+
+        bar = progress_bar(*self._bar, _room()).encode("ascii")
+        self._drawn = len(bar)
+        return bar
 
 
-def _erasing(bar: bytes) -> bytes:
-    # Blanks rather than a control sequence: any terminal knows them.
-    return b"\r" + b" " * (len(bar) - 1) + b"\r" if bar else b""
+def _room() -> int:
+    # One place less than there is: a terminal that fills its last place may begin a new line.
+    return (width_of(2) or 80) - 1
 
 
 def width_of(descriptor: int) -> int | None:

@@ -16,7 +16,7 @@ from servo_agg.protocol import kind, value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import Any, Optional
 
     Object = dict[str, Any]
@@ -128,8 +128,9 @@ def merge(descriptions: Iterable[tuple[str, Object]]) -> tuple[Object, Owners]:
         raise Conflict(
             "each setting must be described by one driver only, but "
             + "; ".join(
-                f"{_in_words(place)} is described by {_list(names)}" for place, names in shared.items()
-            )
+                f"{_in_words(place)} is described by {listed(names)}" for place, names in shared.items()
+            ),
+            {path_of(place): names for place, names in shared.items()},
         )
     merged = united([{"application": {"components": {}}}, *(description for _, description in named)])
     return merged, {place: names[0] for place, names in owners.items()}
@@ -140,8 +141,9 @@ def _in_words(place: Place) -> str:
     return f"setting {path}" + (" of the application" if place[0] is None else "")
 
 
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1]
+def listed(names: Sequence[str]) -> str:
+    """Name several, at least one, in a sentence."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def route(request: Object, owners: Owners) -> dict[str, Object]:
@@ -171,17 +173,17 @@ def route(request: Object, owners: Owners) -> dict[str, Object]:
     return requests
 
 
-def completed(request: Object, description: Object) -> Object:
-    """Fill in, from a driver's own description, the settings that its request lacks (SPEC 11).
+def completed(request: Object, description: Object, places: Collection[Place]) -> Object:
+    """Fill in, from a description, those settings that the request lacks or has as null (SPEC 11).
 
-    What the description has no value for stays out.
+    Of the described settings those at `places` are meant; one that is described without a value stays out.
     """
     missing: Object = {"components": {}}
-    asked = {place for place, _ in settings_in(request)}
+    given = {place for place, setting in settings_in(request) if setting is not None}
     for place, setting in settings_in(description):
-        if place not in asked and isinstance(setting, dict) and "value" in setting:
+        if place in places and place not in given and isinstance(setting, dict) and "value" in setting:
             _put(missing, place, {"value": setting["value"]})
-    return united([{"application": missing}, request])
+    return united([request, {"application": missing}])
 
 
 def chosen(choices: Sequence[str], description: Object) -> Object:

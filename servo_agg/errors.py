@@ -47,9 +47,13 @@ class UnknownSettings(Fault):
 
 
 class Conflict(Fault):
-    """Two drivers describe the same setting (SPEC 6)."""
+    """Two drivers describe the same setting (SPEC 6). `owners`: path of each such setting to all of them."""
 
     reason = "conflict"
+
+    def __init__(self, sentence: str, owners: dict[str, list[str]]) -> None:
+        super().__init__(sentence)
+        self.owners = owners
 
 
 class Busy(Fault):

@@ -7,17 +7,19 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from servo_agg import report
 from servo_agg.adjusting import read_request, refuse_without_drivers, requests_of
-from servo_agg.description import chosen, path_of, settings_in
+from servo_agg.description import path_of, settings_in
 from servo_agg.operations import Answer, ask, ended
-from servo_agg.protocol import compact, value_of
+from servo_agg.protocol import compact, kind, value_of
 from servo_agg.tables import fitted, plain, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, TypeGuard
 
     from servo_agg.operations import Run
 
@@ -37,7 +39,7 @@ def plan(
     """
     request = None if choices else read_request(given)
     if not run.config.drivers:
-        refuse_without_drivers(run, chosen(choices, {}) if request is None else request)
+        refuse_without_drivers(run, request, choices)
     asked = ask(run, application, run.supervisor.now())
     if asked.cause:
         return ended(asked.cause)
@@ -73,7 +75,7 @@ def _change(place: tuple[str | None, str], described: Any, setting: Any) -> Obje
     }
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -81,7 +83,9 @@ def _wrong(described: Object, value: Any) -> str | None:
     """Say what is wrong with a value by what the driver described, None if nothing is."""
     values = described.get("values")
     if isinstance(values, list):
-        return None if value in values else "not in its list"
+        # As JSON, where true is not 1; that 1.0 is 1, too, is said by the comparison.
+        fits = any(value == one and kind(value) == kind(one) for one in values)
+        return None if fits else "not in its list"
     if not any(_is_number(described.get(key)) for key in ("min", "max")):
         return None
     return _off_range(described, value) if _is_number(value) else "no number"
@@ -89,16 +93,24 @@ def _wrong(described: Object, value: Any) -> str | None:
 
 def _off_range(described: Object, value: float) -> str | None:
     least, most, step = (described.get(key) for key in ("min", "max", "step"))
-    if isinstance(least, (int, float)) and value < least:
+    if _is_number(least) and value < least:
         return f"below its minimum {compact(least)}"
-    if isinstance(most, (int, float)) and value > most:
+    if _is_number(most) and value > most:
         return f"above its maximum {compact(most)}"
-    if isinstance(step, (int, float)) and step > 0 and isinstance(least, (int, float)):
-        steps = (value - least) / step
-        # What is written in decimals is seldom exact in a float.
-        if abs(steps - round(steps)) > 1e-6:  # noqa: PLR2004 - far less than what anyone writes
-            return f"no multiple of its step {compact(step)} from {compact(least)}"
+    if _is_number(step) and step > 0 and _is_number(least):
+        # By what is written: 0.7 is six steps of 0.1 from 0.1. Floats would say otherwise, and overflow.
+        steps = (_exact(value) - _exact(least)) / _exact(step)
+        if abs(steps - round(steps)) > _NEGLIGIBLE:
+            return f"between its steps of {compact(step)}"
     return None
+
+
+_NEGLIGIBLE = Fraction(1, 10**6)
+"""The part of a step by which a value that was computed may be off."""
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(compact(number))
 
 
 def _shown(value: Any) -> str:
@@ -128,16 +140,18 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
             plain(path_of((change["component"], change["setting"]))),
             f"{_shown(change['from'])} -> {_shown(change['to'])}",
             _limits(change["limits"]),
-            f"! {change['wrong']}" if change["wrong"] else "",
         ]
         for driver in drivers
         for change in driver["settings"]
     ]
-    laid_out = iter(table([["", "", "", ""], *rows], width=None if width is None else width - 2)[1:])
+    laid_out = iter(table(rows, width=None if width is None else width - 2))
     lines = []
     for number, driver in enumerate(drivers, 1):
         lines.append(f"{number}. {plain(driver['driver'])}")
-        lines += [f"  {next(laid_out)}" for _ in driver["settings"]]
+        for change in driver["settings"]:
+            lines.append(f"  {next(laid_out)}")
+            if change["wrong"]:
+                lines.append(f"    ! {change['wrong']}")
         others = [_other(key, value) for key, value in _beside(driver["input"])]
         if others:
             text = f"  with {'; '.join(others)}"

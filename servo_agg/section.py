@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import yaml
 
+    from servo_agg.errors import Fault
+
 FILE = "config.yaml"
 SECTION = "agg"
 
@@ -28,8 +30,12 @@ INSTALL = f"{sys.executable} -m pip install "
 """The command that installs a package, its name to be added."""
 
 
-def read() -> dict[str, Any]:
-    """Give the section `agg`, checked; {} when there is none (SPEC 11)."""
+def read(faults: list[Fault] | None = None) -> dict[str, Any]:
+    """Give the section `agg`, checked; {} when there is none (SPEC 11).
+
+    Raises BadConfiguration or BadEnvironment; with `faults` each mistake in it is put there instead, and
+    its key left out.
+    """
     text = _text()
     if SECTION.encode() not in text:
         return {}
@@ -51,7 +57,7 @@ def read() -> dict[str, Any]:
         # The one in C is ten times as quick, and files of some hundred KB are seen.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         document = loader.get_node() if loader.check_node() else None
-        return _construct(loader, _find(document), text.decode())
+        return _construct(loader, _find(document), text.decode(), faults)
     except (yaml.YAMLError, RecursionError) as error:
         raise BadConfiguration(f"{FILE} cannot be read as YAML: {_where(error, text)}") from None
     finally:
@@ -90,7 +96,9 @@ def _find(document: yaml.Node | None) -> yaml.Node | None:
     return found
 
 
-def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, Any]:
+def _construct(
+    loader: yaml.SafeLoader, section: Any, text: str, faults: list[Fault] | None
+) -> dict[str, Any]:
     """Construct our section alone, key by key, so that a mistake can be named."""
     if section is None or section.tag == "tag:yaml.org,2002:null":
         return {}
@@ -101,27 +109,36 @@ def _construct(loader: yaml.SafeLoader, section: Any, text: str) -> dict[str, An
         )
     values: dict[str, Any] = {}
     for key, node in reversed(_pairs(section, set())):
-        name = _shown(key, text, key=True)
-        if name not in _KEYS:
-            raise BadConfiguration(
-                f"{_place(key)}: the section {SECTION} has an unknown key {name!r}"
-                f" (value {_shown(node, text)}): {_nearest(name)}"
-            )
-        right, wanted = _KEYS[name]
         try:
-            value = loader.construct_object(node, deep=True)
-        except Exception as error:
-            # A tag of one's own is told by YAML. What it takes for a date or a number, and stumbles
-            # over in many ways, is a wrong value like any other.
-            if hasattr(error, "problem_mark"):
+            values[_shown(key, text, key=True)] = _value(loader, key, node, text)
+        except BadConfiguration as fault:
+            if faults is None:
                 raise
-            value = None
-        if not right(value):
-            raise BadConfiguration(
-                f"{_place(node)}: {SECTION}.{name} is {_shown(node, text)}, but it must be {wanted}"
-            )
-        values[name] = value
+            faults.append(fault)
     return values
+
+
+def _value(loader: yaml.SafeLoader, key: yaml.Node, node: Any, text: str) -> Any:
+    name = _shown(key, text, key=True)
+    if name not in _KEYS:
+        raise BadConfiguration(
+            f"{_place(key)}: the section {SECTION} has an unknown key {name!r}"
+            f" (value {_shown(node, text)}): {_nearest(name)}"
+        )
+    right, wanted = _KEYS[name]
+    try:
+        value = loader.construct_object(node, deep=True)
+    except Exception as error:
+        # A tag of one's own is told by YAML. What it takes for a date or a number, and stumbles
+        # over in many ways, is a wrong value like any other.
+        if hasattr(error, "problem_mark"):
+            raise
+        value = None
+    if not right(value):
+        raise BadConfiguration(
+            f"{_place(node)}: {SECTION}.{name} is {_shown(node, text)}, but it must be {wanted}"
+        )
+    return value
 
 
 def _pairs(section: yaml.MappingNode, seen: set[int]) -> list[tuple[yaml.Node, yaml.Node]]:

@@ -8,7 +8,7 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
-from unicodedata import category, combining, east_asian_width
+from unicodedata import category, east_asian_width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _GAP = "  "
 
+_PLACELESS = ("Mn", "Me")
+"""Categories of what is put on the letter before it."""
+
 _LEAST = 12
 """Places that a column keeps when a table is too wide."""
 
@@ -25,21 +28,20 @@ _LEAST = 12
 def plain(text: str) -> str:
     """Spell out what is no printable character, line ends too."""
     return "".join(
-        character
-        if character.isprintable() or combining(character)
-        else character.encode("unicode_escape").decode()
+        character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """Say how many there are: `1 driver`, `3 drivers`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def places(text: str) -> int:
     """Count the places that a printable text takes on a terminal."""
     return sum(
-        0
-        if combining(character) or category(character) == "Cf"
-        else 2
-        if east_asian_width(character) in "WF"
-        else 1
+        0 if category(character) in _PLACELESS else 2 if east_asian_width(character) in "WF" else 1
         for character in text
     )
 
@@ -62,6 +64,23 @@ def fitted(text: str, width: int) -> str:
     return f"{head}..{tail}"
 
 
+def wrapped(text: str, width: int | None, first: str, then: str) -> list[str]:
+    """Break a printable text between words into lines, none wider if its words aren't.
+
+    The first begins with `first`, the others with `then`.
+    """
+    start, *words = text.split(" ")
+    lines = []
+    line = first + start
+    for word in words:
+        if width is not None and places(line) + 1 + places(word) > width:
+            lines.append(line)
+            line = then + word
+        else:
+            line += f" {word}"
+    return [*lines, line]
+
+
 def ascii_only(text: str) -> str:
     """Spell out, as `plain` does, whatever is not ASCII: for stderr (SPEC 5)."""
     return plain(text).encode("ascii", "backslashreplace").decode()
@@ -73,16 +92,16 @@ def _filled(text: str, width: int, *, right: bool) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
-    """Lay out rows, the first being the head. `right`: the numbers of columns to be set flush right."""
+    """Lay out rows of equal length. `right`: the numbers of columns to be set flush right."""
     cells = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(places(row[column]) for row in cells) for column in range(len(cells[0]))]
-    surplus = sum(widths) + len(_GAP) * (len(widths) - 1) - (width or 0)
-    while width is not None and surplus > 0 and max(widths) > _LEAST:
-        # The widest gives way first.
-        widest = widths.index(max(widths))
-        less = min(surplus, widths[widest] - _LEAST)
-        widths[widest] -= less
-        surplus -= less
+    widths = [max(map(places, column)) for column in zip(*cells)]
+    if width is not None:
+        widths = [min(room, max(width, _LEAST)) for room in widths]
+        surplus = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+        while surplus > 0 and max(widths) > _LEAST:
+            # The widest gives way first.
+            widths[widths.index(max(widths))] -= 1
+            surplus -= 1
     return [
         _GAP.join(
             _filled(fitted(cell, widths[column]), widths[column], right=column in right)
@@ -105,7 +124,9 @@ def timings(records: Sequence[Record], total: float, *, width: int | None) -> li
         [ascii_only(record.driver), record.phase, f"{record.seconds:.3f}", ascii_only(record.status)]
         for record in ordered
     ]
-    left = table([["driver", "phase", "seconds", "status"], *rows], right=(2,), width=(width or 100) - _BAR)
+    left = table(
+        [["driver", "phase", "seconds", "status"], *rows], right=(2,), width=(width or 100) - _BAR - len(_GAP)
+    )
     margin = max(map(places, left))
     room = max(_BAR, (width or 100) - margin - len(_GAP))
     axis = "0 s" + f"{total:.3f} s".rjust(room - 3)
@@ -131,7 +152,7 @@ def _alone(ordered: Sequence[Record], total: float) -> float:
 
 def progress_bar(percent: int, text: str, width: int) -> str:
     """Give one line, as wide as `width` at most, that shows how far an adjust has come."""
-    room = max(10, min(30, width // 3))
+    room = max(4, min(30, width // 3))
     done = room * percent // 100
-    line = f"[{'#' * done}{'.' * (room - done)}] {percent:3d} %  {ascii_only(text)}"
-    return fitted(line, width)
+    bar = f"[{'#' * done}{'.' * (room - done)}] {percent:3d} %  "
+    return (bar + fitted(ascii_only(text), max(2, width - len(bar))))[:width]

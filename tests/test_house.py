@@ -37,6 +37,9 @@ NEEDED = {
 
 PACKAGES = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
+FOR_OTHERS = {f"servo_agg.{room}" for room in ("adjusting", "checking", "history", "planning", "tables")}
+"""The rooms of an adjust, and of what only people ask for."""
+
 
 def imported(servo: ServoDirectory, *arguments: str, given: bytes = b"") -> set[str]:
     """Give what a run of python with these arguments imports beyond what its bare start does, rooms left out.
@@ -76,6 +79,7 @@ def test_a_query_or_info_imports_only_what_it_needs(
     modules = imported(servo, "./adjust", *arguments)
     assert "_json" in modules
     assert modules <= NEEDED
+    assert told(servo, "./adjust", *arguments) & FOR_OTHERS == set()
 
 
 def test_a_section_of_ours_imports_yaml_and_nothing_else(servo: ServoDirectory) -> None:

@@ -1,0 +1,430 @@
+"""SPEC 13, 14: what a person at a terminal sees, as a terminal shows it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pyte
+import pytest
+
+from tests.processes import DeadlineError, environment
+from tests.sources import adjusting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.servo import ServoDirectory
+
+if TYPE_CHECKING:
+    Terminals = Callable[[int], "Terminal"]
+
+HINT = b'adjust: waiting for settings on stdin, {"application":'
+
+BAR = re.compile(r"\[[#.]+\] +(\d+) %")
+
+
+class Terminal:
+    """A terminal emulator, and the descriptor by which programs have it."""
+
+    def __init__(self, columns: int) -> None:
+        self._master, self.descriptor = pty.openpty()
+        self._screen = pyte.Screen(columns, 40)
+        self._stream = pyte.ByteStream(self._screen)
+        self.bytes = b""
+        self.resize(columns)
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self._screen.resize(40, columns)
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self.descriptor)
+
+    def look(self, seconds: float = 0.0) -> bool:
+        """Take in what was written, waiting for it so long; tell whether there was any."""
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            block = os.read(self._master, 65536)
+        except OSError:
+            # So Linux says that nobody has it open any more.
+            return False
+        self.bytes += block
+        self._stream.feed(block)
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on the screen, without what is empty at the ends."""
+        while self.look():
+            pass
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip("\n").split("\n")
+
+    def column_of(self, line: int, text: str) -> int:
+        """Give the column in which `text` begins last on that line of the screen."""
+        cells = [self._screen.buffer[line][column].data for column in range(self._screen.columns)]
+        return max(
+            column for column in range(len(cells)) if "".join(cells[column : column + len(text)]) == text
+        )
+
+    def watch(self, until: Callable[[], object], what: str, deadline: float = 20.0) -> None:
+        end = time.monotonic() + deadline
+        while not until():
+            self.look(0.02)
+            if time.monotonic() > end:
+                raise DeadlineError(
+                    f"not within {deadline:g} s: {what}; on the screen:\n" + "\n".join(self.lines)
+                )
+
+
+@pytest.fixture
+def terminals() -> Iterator[Callable[[int], Terminal]]:
+    made: list[Terminal] = []
+
+    def make(columns: int = 80) -> Terminal:
+        made.append(Terminal(columns))
+        return made[-1]
+
+    yield make
+    for terminal in made:
+        terminal.close()
+
+
+class Session:
+    """A run of `adjust` of which the descriptors named in `on` are a terminal; the others are files."""
+
+    def __init__(
+        self,
+        servo: ServoDirectory,
+        terminal: Terminal,
+        on: str,
+        *words: str,
+        env: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.terminal = terminal
+        self._places = [servo.path / name for name in ("in.txt", "out.txt", "err.txt")]
+        for place in self._places:
+            place.touch()
+        files = [place.open("rb" if place.name == "in.txt" else "wb") for place in self._places]
+        ends = [
+            terminal.descriptor if str(number) in on else file.fileno() for number, file in enumerate(files)
+        ]
+        self.process = subprocess.Popen(
+            ["./adjust", *words],
+            cwd=servo.path,
+            env=environment({"TERM": "xterm", "LC_ALL": "C.UTF-8", "NO_COLOR": None}, servo.env, env or {}),
+            stdin=ends[0],
+            stdout=ends[1],
+            stderr=ends[2],
+            start_new_session=True,
+        )
+        for file in files:
+            file.close()
+
+    def finish(self) -> int:
+        """Wait for the end; give the exit status."""
+        self.terminal.watch(lambda: self.process.poll() is not None, "the end of adjust")
+        _ = self.terminal.lines
+        return self.process.wait()
+
+    def out(self) -> bytes:
+        return self._places[1].read_bytes()
+
+    def err(self) -> bytes:
+        return self._places[2].read_bytes()
+
+
+# The hint.
+
+
+@pytest.mark.parametrize("on", ["0", "02", "01", "012"])
+@pytest.mark.parametrize("operation", [(), ("--plan", "--json")], ids=["adjust", "plan"])
+def test_a_person_is_told_what_is_waited_for(
+    servo: ServoDirectory, terminals: Terminals, on: str, operation: tuple[str, ...]
+) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(200)
+    run = Session(servo, terminal, on, *operation, "app")
+    terminal.watch(lambda: HINT in run.err() + terminal.bytes, "the hint")
+    assert HINT in (terminal.bytes if "2" in on else run.err())
+    terminal.type(json.dumps(servo.request("web.cpu")).encode() + b"\n\x04")
+    assert run.finish() == 0
+    final = (run.out() + terminal.bytes).splitlines()
+    assert any(b'"status":"ok"' in line for line in final)
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ("12", ["app"]),
+        ("0", ["app", "--set", "web.cpu=4"]),
+        ("0", ["--plan", "app", "--set", "web.cpu=4"]),
+        ("0", ["--query", "app"]),
+        ("0", ["--info"]),
+        ("0", ["--check"]),
+    ],
+    ids=str,
+)
+def test_who_waits_for_nothing_gives_no_hint(
+    servo: ServoDirectory, terminals: Terminals, on: str, words: list[str]
+) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, on, *words)
+    run.finish()
+    assert b"waiting" not in run.err() + terminal.bytes
+
+
+# The progress bar.
+
+TALKING = adjusting(
+    """\
+    cat >/dev/null
+    for percent in 20 40 60 80; do
+        echo "warning: the café is closed, $percent" >&2
+        echo "{\\"progress\\":$percent,\\"message\\":\\"at $percent, restarting its instances one by one\\"}"
+        sleep 0.15
+    done
+    echo '{"status":"ok"}'
+    """
+)
+
+
+def bars(terminal: Terminal) -> list[str]:
+    return [line for line in terminal.lines if BAR.search(line)]
+
+
+def test_an_adjust_whose_result_goes_elsewhere_shows_a_bar(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    servo.add_script("01talks", TALKING)
+    servo.add("02größe-with-a-rather-long-name-of-its-deployment", "plain", component="db")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", "--set", "db.cpu=4")
+    terminal.watch(lambda: any("  10 %" in line for line in bars(terminal)), "10 % of the bar")
+    assert run.finish() == 0
+    assert terminal.lines == [
+        *(f"01talks: warning: the caf\\xe9 is closed, {percent}" for percent in (20, 40, 60, 80)),
+        r"[##########################] 100 %  02gr\xf6\xdfe-with-a-..its-deployment: done",
+    ]
+    shown = [int(percent) for percent in BAR.findall(terminal.bytes.decode("ascii"))]
+    assert shown == sorted(shown)
+    assert {0, 10, 20, 30, 40, 50, 100} <= set(shown)
+    assert json.loads(run.out().splitlines()[-1])["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ("", ["app", "--set", "web.cpu=4"]),
+        ("1", ["app", "--set", "web.cpu=4"]),
+        ("12", ["app", "--set", "web.cpu=4"]),
+        ("2", ["--query", "app"]),
+        ("2", ["--plan", "app", "--set", "web.cpu=4"]),
+        ("2", ["--check", "app"]),
+    ],
+    ids=str,
+)
+def test_nowhere_else_is_a_bar(
+    servo: ServoDirectory, terminals: Terminals, on: str, words: list[str]
+) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, on, *words)
+    assert run.finish() == 0
+    assert b"%" not in terminal.bytes + run.out() + run.err()
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+@pytest.mark.parametrize("term", ["xterm", "dumb", None])
+def test_the_bar_is_one_line_on_any_terminal(
+    servo: ServoDirectory, terminals: Terminals, columns: int, term: str | None
+) -> None:
+    servo.add_script("01talks-and-has-a-name-that-is-longer-than-some-terminals-are-wide", TALKING)
+    terminal = terminals(columns)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", env={"TERM": term})
+    assert run.finish() == 0
+    (bar,) = bars(terminal)
+    assert terminal.lines[-1] == bar
+    assert len(bar) < columns
+    assert b"\x1b" not in terminal.bytes
+    text = re.sub(r"\s", "", "".join(terminal.lines))
+    assert text.count("caf\\xe9isclosed,") == 4
+
+
+@pytest.mark.parametrize(("before", "after"), [(80, 40), (200, 30), (40, 120)])
+def test_the_bar_follows_the_size_of_the_terminal(
+    servo: ServoDirectory, terminals: Terminals, before: int, after: int
+) -> None:
+    servo.add_script("01talks", TALKING)
+    terminal = terminals(before)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4")
+    terminal.watch(lambda: any(" 20 %" in line for line in bars(terminal)), "20 % of the bar")
+    terminal.resize(after)
+    assert run.finish() == 0
+    (bar,) = bars(terminal)
+    assert terminal.lines[-1] == bar
+    assert len(bar) < after
+
+
+def test_a_failure_leaves_the_bar_where_it_was(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add("01a", "crash", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", "--timings")
+    assert run.finish() == 1
+    bar, head, *rows, total = terminal.lines
+    assert bar == "[##########################] 100 %  01a: failed (signal)"
+    assert head.startswith("driver  phase   seconds  status  0 s")
+    assert [row.split()[:2] for row in rows] == [["01a", "query"], ["01a", "adjust"]]
+    assert total.startswith("total ")
+    assert all(len(line) <= 80 for line in (head, *rows))
+
+
+def test_ctrl_c_in_a_shell(servo: ServoDirectory, terminals: Terminals) -> None:
+    """The whole foreground group gets SIGINT; the shell's next prompt stands on a line of its own."""
+    servo.add("01a", "stubborn", component="web")
+    servo.configure("agg: {grace: 0.2}")
+    terminal = terminals(80)
+    with subprocess.Popen(
+        ["setsid", "--ctty", "sh", "-i"],
+        cwd=servo.path,
+        env=environment(servo.env, {"PS1": "% ", "ENV": None, "TERM": "xterm"}),
+        stdin=terminal.descriptor,
+        stdout=terminal.descriptor,
+        stderr=terminal.descriptor,
+    ) as shell:
+        terminal.watch(lambda: terminal.lines[-1] == "%", "a prompt")
+        terminal.type(b"./adjust app --set web.cpu=4 >out.txt\n")
+        terminal.watch(lambda: "01a: going on" in terminal.lines[-1], "the bar")
+        servo.pids("01a", "leader", "child", "grandchild")
+        terminal.type(b"\x03")
+        terminal.watch(lambda: terminal.lines[-1] == "%", "the next prompt")
+        terminal.type(b"echo status $?\n")
+        terminal.watch(lambda: "status 130" in terminal.lines, "the exit status")
+        terminal.type(b"exit\n")
+        terminal.watch(lambda: shell.poll() is not None, "the end of the shell")
+    final = json.loads((servo.path / "out.txt").read_bytes().splitlines()[-1])
+    assert (final["status"], final["reason"]) == ("terminated", "SIGINT")
+
+
+def test_ctrl_c_while_stdin_is_waited_for(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "02", "app")
+    terminal.watch(lambda: HINT in terminal.bytes, "the hint")
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 128 + signal.SIGINT
+    assert servo.log() == []
+
+
+# Tables.
+
+
+def fill(servo: ServoDirectory) -> None:
+    servo.add("01ec2asg", "plain", component="web")
+    servo.add("02größe-名前", "plain", component="größe")
+    servo.add(
+        "03k8s-adjust-canary-in-eu-central-1-with-a-long-name-of-its-deployment", "plain", component="日本"
+    )
+    servo.add("04bad", "exit3", when="info query")
+
+
+@pytest.mark.parametrize("columns", [70, 80, 200])
+def test_a_table_lines_up_on_the_screen(servo: ServoDirectory, terminals: Terminals, columns: int) -> None:
+    fill(servo)
+    terminal = terminals(columns)
+    run = Session(servo, terminal, "1", "--check", "app")
+    assert run.finish() == 1
+    verdicts = ["verdict", "ok", "ok", "ok", "exit-status"]
+    assert len({terminal.column_of(number, verdict) for number, verdict in enumerate(verdicts)}) == 1
+    # None was broken into two.
+    assert terminal.lines[5] == ""
+    assert terminal.lines[6].startswith("problem 1: 04bad: ")
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_a_plan_lines_up_on_the_screen(servo: ServoDirectory, terminals: Terminals, columns: int) -> None:
+    fill(servo)
+    (servo.drivers / "04bad").unlink()
+    terminal = terminals(columns)
+    choices = ["--set", "web.cpu=4", "--set", "größe.cpu=9", "--set", "日本.inst_type=m5.huge"]
+    run = Session(servo, terminal, "1", "--plan", "app", *choices)
+    assert run.finish() == 0
+    if columns > 20:
+        assert [line for line in terminal.lines if not line.startswith(("1.", "2.", "3."))] == [
+            "  web.cpu         2 -> 4               (0.5..8 step 0.5)",
+            "  größe.cpu       2 -> 9               (0.5..8 step 0.5)",
+            "    ! above its maximum 8",
+            "  日本.inst_type  m5.large -> m5.huge  (m5.large, m5.xlarge)",
+            "    ! not in its list",
+        ]
+        assert len({terminal.column_of(number, "(") for number in (1, 3, 6)}) == 1
+    else:
+        assert "".join(terminal.lines).count("! ") == 2
+
+
+def test_colour_is_for_terminals_that_know_it(servo: ServoDirectory, terminals: Terminals) -> None:
+    fill(servo)
+
+    def checked(on: str, **env: str) -> bytes:
+        terminal = terminals(200)
+        run = Session(servo, terminal, on, "--check", "app", env=env)
+        assert run.finish() == 1
+        return terminal.bytes.replace(b"\r\n", b"\n") if on else run.out()
+
+    def still(text: bytes) -> bytes:
+        return re.sub(rb"\d\.\d{3}", b"0.000", re.sub(rb"\x1b\[\d*m", b"", text))
+
+    coloured, *plain = (
+        checked("1"),
+        checked("1", NO_COLOR="1"),
+        checked("1", TERM="dumb"),
+        checked(""),
+    )
+    assert coloured.count(b"\x1b[32m") == 3
+    assert coloured.count(b"\x1b[31m") == 1
+    # It says nothing that is not said without it.
+    for text in plain:
+        assert b"\x1b" not in text
+        assert still(text) == still(coloured)
+
+
+def test_while_a_check_takes_its_time_it_says_what_it_does(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    fill(servo)
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "--check", "app")
+    assert run.finish() == 1
+    assert [line for line in terminal.lines if "error: " not in line] == [
+        "asking 4 drivers: --info app",
+        "04bad: exit-status; asking it again, alone",
+        "asking 4 drivers: --query app",
+        "04bad: exit-status; asking it again, alone",
+    ]
+    assert Session(servo, terminal, "", "--check", "app").finish() == 1
+    assert (servo.path / "err.txt").read_bytes() == b""
+
+
+def test_what_drivers_write_to_stderr_is_seen_at_once(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add_script("01a", '#!/bin/sh\necho "on its way" >&2\n. ./behave.sh\npause 1\nbehave\n')
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "--query", "app")
+    terminal.watch(lambda: terminal.lines == ["01a: on its way"], "what the driver wrote")
+    assert run.process.poll() is None
+    assert run.finish() == 0
