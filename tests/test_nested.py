@@ -26,7 +26,7 @@ HALT = Path(__file__).resolve().parent / "faults" / "halt"
 
 @pytest.fixture
 def inner(servo: ServoDirectory, tmp_path: Path) -> ServoDirectory:
-    """A servo directory that is the driver `10inner` of `servo`, whose only driver it is."""
+    """Make a servo directory that is the driver `10inner` of `servo`, whose only driver it is."""
     directory = ServoDirectory(tmp_path, "it's inside")
     nest(directory, servo, "10inner")
     return directory
