@@ -14,7 +14,7 @@ import os
 
 from servo_agg import threads
 from servo_agg.errors import CannotStart, lack
-from servo_agg.processes import MARK, born
+from servo_agg.processes import MARK, born, chained
 from servo_agg.signals import SIGKILL, SIGSTOP, name_of, number_of, valid_signals
 from servo_agg.worker import Worker
 
@@ -30,7 +30,7 @@ _DEFAULTS = valid_signals() - {SIGKILL, SIGSTOP}
 
 
 class Child:
-    """A driver that has been started: `pid`, `mark` (the value of MARK in its environment), `worker`."""
+    """A driver that has been started: `pid`, `mark` (the last in MARK of its environment), `worker`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Child:
             self.pid = os.posix_spawn(
                 path,
                 [path, *arguments],
-                {**environment, MARK: self.mark},
+                {**environment, MARK: chained(environment.get(MARK), self.mark)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for end, number in zip(theirs, (1, 2, 0))],
                 setsid=True,
                 setsigmask=(),

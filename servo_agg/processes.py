@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MARK = "SERVO_AGG_START"
 """The variable whose value is unique to each start of a driver (SPEC 3)."""
 
+_LINK = "."
+
 
 _EXITING = 0x4
 """PF_EXITING among the flags of a process in Linux."""
@@ -51,7 +53,12 @@ class Process:
     def __hash__(self) -> int:
         return hash((self.pid, self.born))
 
-    def mark(self) -> str | None:
+    def marks(self) -> set[str] | None:
+        """Give the marks in its environment, those of aggregators around us too; None: cannot be told now."""
+        value = self._mark()
+        return None if value is None else set(value.split(_LINK))
+
+    def _mark(self) -> str | None:
         """Give the value of MARK in its environment, or ""; None when it cannot be told now.
 
         While a process executes another program its environment looks empty for an instant.
@@ -164,8 +171,13 @@ def born(pid: int) -> int:
 
 
 def bearing(marks: set[str]) -> list[Process]:
-    """Give all living processes whose environment has MARK with one of these values."""
-    return [process for process in look().values() if not process.dead and process.mark() in marks]
+    """Give all living processes whose environment has one of these marks."""
+    return [process for process in look().values() if not process.dead and marks & (process.marks() or set())]
+
+
+def chained(outer: str | None, mark: str) -> str:
+    """Give the value of MARK for a driver: what an aggregator around us has started stays known as its."""
+    return f"{outer}{_LINK}{mark}" if outer else mark
 
 
 def kill_all(processes: Iterable[Process]) -> None:

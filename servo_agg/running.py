@@ -164,11 +164,16 @@ class Running:
         self.ending.trouble = reason
         self.ending.words = words
 
-    def cancel(self, now: float) -> None:
-        """Tell it, it alone, that it is cancelled; from now on its time is bounded (SPEC 10)."""
+    def cancel(self, now: float, *, is_aggregator: bool) -> None:
+        """Tell it, it alone, that it is cancelled; from now on its time is bounded (SPEC 10).
+
+        That of an aggregator inside is not: it bounds its drivers itself, and one that cannot be
+        cancelled may finish there too.
+        """
         self.child.signal(CANCEL)
         self.ending.sent(CANCEL)
-        self.life.leave_by(now + self.phase.limits.cancel_grace)
+        if not is_aggregator:
+            self.life.leave_by(now + self.phase.limits.cancel_grace)
 
     def descend(self, now: float) -> None:
         """Take the next step of stopping it (SPEC 10)."""

@@ -209,7 +209,7 @@ class Supervisor:
             return
         if info.ok and info.reply.get("has_cancel") is True:
             self._note(f"{info.name}: cancelling it")
-            running.cancel(self.now())
+            running.cancel(self.now(), is_aggregator="drivers" in info.reply)
         else:
             self._note(f"{info.name}: cannot be cancelled, may finish")
 

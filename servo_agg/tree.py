@@ -38,7 +38,7 @@ class Tree:
     """The processes of one started driver, from the moment at which it is to be stopped."""
 
     def __init__(self, leader: int, mark: str, born_at: int | None = None) -> None:
-        """Take the pid of the driver and the value of MARK in its environment.
+        """Take the pid of the driver and its mark.
 
         Without `born_at` the driver is our child and not yet reaped, so that its pid is its own. Else
         it is another's, and the pid is its own only as long as its start time is that (0: unknown).
@@ -90,10 +90,11 @@ class Tree:
     def _bears_mark(self, process: Process) -> bool:
         if self._bystanders is None or process in self._bystanders:
             return False
-        mark = process.mark()
-        if mark is not None:
-            self._bystanders.add(process)
-        return mark == self._mark
+        marks = process.marks()
+        if marks is None:
+            return False
+        self._bystanders.add(process)
+        return self._mark in marks
 
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""

@@ -26,7 +26,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         ["sleep", "600"], env={**os.environ, MARK: "0123456789abcdef"}, start_new_session=True
     )
     # Its environment is its own once it has become sleep.
-    wait_until(lambda: (look().get(process.pid) or _nobody()).mark() == "0123456789abcdef", 10, "the sleeper")
+    wait_until(
+        lambda: (look().get(process.pid) or _nobody()).marks() == {"0123456789abcdef"}, 10, "the sleeper"
+    )
     yield process
     process.kill()
     process.wait()
@@ -46,7 +48,7 @@ def test_one_look_tells_all_that_is_needed_of_a_process(sleeper: subprocess.Pope
 def test_psutil_tells_the_same_where_there_is_no_proc(sleeper: subprocess.Popen[bytes]) -> None:
     found = processes._look_by_psutil()[sleeper.pid]  # noqa: SLF001 - on Linux nothing else leads there
     assert (found.parent, found.session, found.dead) == (os.getpid(), sleeper.pid, False)
-    assert processes._mark_by_psutil(sleeper.pid) == found.mark()  # noqa: SLF001 - as above
+    assert {processes._mark_by_psutil(sleeper.pid)} == found.marks()  # noqa: SLF001 - as above
 
 
 def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
