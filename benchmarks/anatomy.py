@@ -41,7 +41,7 @@ import os
 import sys
 
 sys.path.append({repository!r})
-from servo_agg import cli
+from servo_agg import cli, coordinator
 imported = time.monotonic()
 
 from servo_agg import config, guardian, inbox, operations, process, running, supervisor
@@ -71,7 +71,7 @@ note(inbox.Inbox, "get", "waiting")
 note(running.Running, "learn", "reading")
 note(running.Running, "finish", "judging and reaping")
 note(operations, "merge", "merge")
-note(cli, "encode", "encode")
+note(coordinator, "encode", "encode")
 note(supervisor.Supervisor, "flush", "write")
 note(supervisor.Supervisor, "drive", "drive")
 file = os.open({notes!r}, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

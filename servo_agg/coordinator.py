@@ -1,0 +1,233 @@
+"""The coordinator: the thread that does the work of one call, and is the only one to speak.
+
+Rules (SPEC 5, 14):
+- Its last word is the final object; for people a text, or a sentence on stderr.
+- Every Fault becomes a final object here, and so does a mistake of our own, without a traceback.
+- What a query has no use for is imported where it is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from servo_agg import STARTED, operations, threads
+from servo_agg.config import Config
+from servo_agg.console import Console, printable, shortened, wants_colour, width_of
+from servo_agg.errors import BadInput, Fault, lack
+from servo_agg.events import Given, Woken
+from servo_agg.inbox import Inbox
+from servo_agg.operations import Answer, Run
+from servo_agg.outlet import Outlet
+from servo_agg.protocol import clip, encode
+from servo_agg.supervisor import Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from servo_agg.arguments import Call
+    from servo_agg.guardian import Guardian
+    from servo_agg.history import History
+    from servo_agg.ledger import Ledger
+
+_HINT = (
+    'adjust: waiting for settings on stdin, {"application":{"components":{COMPONENT:{"settings":{SETTING:'
+    '{"value":VALUE}}}}}}, and its end (Ctrl-D); or give them by --set COMPONENT.SETTING=VALUE'
+)
+
+
+class Coordinator:
+    """The thread that does the work of one call, and all it owns.
+
+    status  the exit status
+    astray  whether an error ended the work, which may have left drivers behind
+    inbox   where it is told what happens
+    """
+
+    def __init__(
+        self, call: Call, ledger: Ledger, guardian: Guardian, lock: int | None, finish: Callable[[], object]
+    ) -> None:
+        """Take what to do; `lock`: see Run; `finish` is called when all is done and said."""
+        self.status = 1
+        self.astray = False
+        self.inbox = Inbox()
+        self._call = call
+        self._finish = finish
+        self._guardian = guardian
+        self._lock = lock
+        self._out = Outlet(1, self._wake)
+        self._err = Outlet(2, self._wake)
+        self._history: History | None = None
+        self._console = Console(
+            self._err,
+            verbose=call.verbose,
+            bar=call.operation == "adjust" and os.isatty(2) and not os.isatty(1),
+        )
+        self._supervisor = Supervisor(
+            self.inbox,
+            self._out,
+            ledger,
+            note=self._console.note,
+            show=self._console.show if call.verbose or os.isatty(2) else None,
+        )
+
+    def _wake(self) -> None:
+        self.inbox.put(Woken())
+
+    def start(self) -> None:
+        """Start to work, in threads. Raises OSError or MemoryError when there cannot be as many."""
+        self._out.begin()
+        if self._call.reads_stdin:
+            # Read first of all, whatever else is wrong: the agent does not survive a stdin closed early.
+            threads.start(self._read_stdin)
+        threads.start(self._run)
+
+    def _run(self) -> None:
+        """Work, say the last word, and tell main."""
+        answer = self._answer()
+        if not self.astray:
+            self._guardian.release()
+        self._console.end_bar()
+        self._put(answer.final)
+        self.status = answer.status
+        if not self._supervisor.flush():
+            self.status = operations.exit_status(self._supervisor.ended)
+        if self._out.trouble:
+            self._console.say(f"adjust: stdout cannot take the answer: {self._out.trouble}")
+        if self._history is not None:
+            self._look_back(self._history)
+        self._err.drain(0.25)
+        self._finish()
+
+    def _put(self, final: dict[str, Any] | str) -> None:
+        if isinstance(final, str):
+            # Text for people has had its control characters spelled out, and may show any letter.
+            people = self._call.for_people
+            text = final.encode(sys.stdout.encoding, "backslashreplace") if people else printable(final)
+            self._out.put(text + b"\n")
+        elif self._call.for_people:
+            self._console.say(f"adjust: {final['message']}")
+        else:
+            self._out.put(encode(final))
+
+    def _look_back(self, history: History) -> None:
+        history.close(self._console.say)
+        if self._call.timings:
+            from servo_agg.tables import timings  # noqa: PLC0415 - only for people who asked
+
+            total = self._supervisor.now() - STARTED
+            for line in timings(history.records, total, width=width_of(2)):
+                self._console.say(line)
+
+    def _answer(self) -> Answer:
+        try:
+            return self._work()
+        except Fault as fault:
+            if self._supervisor.cause is not None:
+                return operations.ended(self._supervisor.cause)
+            return Answer({"status": fault.status, "reason": fault.reason, "message": clip(str(fault))}, 1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
+            self.astray = True
+            return Answer(confess(error, self._console.note), 1)
+
+    def _work(self) -> Answer:
+        call, supervisor = self._call, self._supervisor
+        given = None
+        if call.timings:
+            self._begin_history()
+        if call.reads_stdin:
+            if os.isatty(0):
+                self._console.say(_HINT)
+            given = supervisor.receive()
+        if supervisor.cause is not None:
+            return operations.ended(supervisor.cause)
+        faults: list[Fault] | None = [] if call.operation == "check" else None
+        config = Config(os.environ, faults)
+        if config.log is not None:
+            self._begin_history().write_to(config.log, self._console.say)
+        supervisor.environment = config.environment
+        supervisor.shorten = lambda text: shortened(text, config.stderr)
+        run = Run(
+            config,
+            supervisor,
+            started=STARTED,
+            say=self._say,
+            # Of a check the answer holds it all; what is told meanwhile is for who waits for it.
+            tell=self._console.say if faults is None or os.isatty(2) else self._console.note,
+            note=self._console.note,
+            lock=self._lock,
+        )
+        if faults is not None:
+            return self._check(run, faults)
+        return self._story(run, given)
+
+    def _story(self, run: Run, given: Given | None) -> Answer:
+        call = self._call
+        if call.operation == "version":
+            return operations.version(run)
+        if call.operation == "info":
+            return operations.info(run, call.application)
+        application = call.application or ""
+        if call.operation == "query":
+            return operations.query(run, application)
+        if given is not None and given.fault:
+            raise BadInput(given.fault)
+        text = b"" if given is None else given.text
+        if call.operation == "plan":
+            from servo_agg.planning import plan  # noqa: PLC0415 - only for people
+
+            return plan(run, application, text, call.choices, json=call.json, width=width_of(1))
+        from servo_agg.adjusting import adjust  # noqa: PLC0415 - not on the way of a query
+
+        return adjust(run, application, text, call.choices)
+
+    def _check(self, run: Run, faults: list[Fault]) -> Answer:
+        from servo_agg.checking import check  # noqa: PLC0415 - only for people
+
+        call = self._call
+        return check(run, call.application, faults, json=call.json, width=width_of(1), colour=wants_colour(1))
+
+    def _begin_history(self) -> History:
+        if self._history is None:
+            from servo_agg.history import History  # noqa: PLC0415 - only where timings or a log are wanted
+
+            self._history = History(self._call.application, STARTED)
+            self._supervisor.remember = self._history.remember
+        return self._history
+
+    def _say(self, *contents: dict[str, Any]) -> None:
+        if contents:
+            self._out.put(b"".join(map(encode, contents)))
+            self._console.progress(contents[-1]["progress"], contents[-1]["message"])
+
+    def _read_stdin(self) -> None:
+        blocks: list[bytes] = []
+        size = 0
+        fault = ""
+        try:
+            while size < operations.ENDLESS and (block := os.read(0, 64 << 10)):
+                size += len(block)
+                # What is too much is read all the same, and not kept.
+                if size <= operations.INPUT_LIMIT:
+                    blocks.append(block)
+                else:
+                    blocks.clear()
+                    fault = "the input is longer than 16 MiB"
+        except OSError as error:
+            fault = f"stdin cannot be read: {os.strerror(error.errno or 0)}"
+        self.inbox.put(Given(b"".join(blocks), fault))
+
+
+def confess(error: BaseException, note: Callable[[str], object]) -> dict[str, str]:
+    """Give the final object of a run that an error has ended; a mistake of ours is noted in full."""
+    words = lack(error)
+    if words is not None:
+        return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {words}"}
+    import traceback  # noqa: PLC0415 - only a mistake of ours needs it
+
+    for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
+        note(line)
+    words = "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
+    return {"status": "failed", "reason": "internal", "message": words}
