@@ -57,8 +57,7 @@ def _import_psutil() -> Callable[[], None]:
     def work() -> None:
         try:
             insist_on_psutil()
-        except BadEnvironment:
-            # Who needs it insists once more, and tells.
+        except Exception:  # noqa: BLE001 - who needs it insists once more, and tells
             return
         finally:
             done.ring()

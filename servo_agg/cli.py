@@ -89,15 +89,19 @@ def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: l
     """Tell the coordinator of signals and of the agent's end until it has finished; give its status.
 
     The guardian is reaped when it has gone. Raises the first error by which a thread has ended, which is
-    then in `bereft`.
+    then in `bereft`, with the last word left to the caller.
     """
+    patience = None
     watched = select.poll()
     watched.register(noticed, select.POLLIN)
     # No event asked for: what is told all the same is that nobody reads any more.
     watched.register(1, 0)
     watched.register(guardian.line, 0)
     while True:
-        for descriptor, _ in watched.poll():
+        ready = watched.poll(patience)
+        if not ready:
+            return 1
+        for descriptor, _ in ready:
             if descriptor == 1:
                 watched.unregister(1)
                 coordinator.inbox.put(Ended(AGENT_GONE))
@@ -107,8 +111,12 @@ def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: l
                 guardian.reap()
                 continue
             for number in os.read(noticed, 64):
-                if number == _BEREFT:
+                if number == _BEREFT and coordinator.last_word.acquire(blocking=False):
                     raise bereft[0]
+                if number == _BEREFT:
+                    # The last word is being said, perhaps by the thread that is missing now.
+                    patience = _FAREWELL
+                    continue
                 if number == _FINISHED:
                     return coordinator.status
                 coordinator.inbox.put(Ended(signals.name_of(number)))
@@ -127,6 +135,7 @@ def main() -> NoReturn:
     if call.operation == "help":
         os._exit(0 if _explain(1, USAGE) else 1)
     guardian = None
+    astray = False
     bereft: list[BaseException] = []
     try:
         ledger = Ledger()
@@ -148,9 +157,8 @@ def main() -> NoReturn:
         astray = coordinator.astray
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
         status = _say_last(call, error)
-        astray = True
-    # Not released, the guardian stops the drivers that are left.
-    if guardian is not None and not (astray and ledger.starts()):
+    # Not released, the guardian stops the drivers that are left, and those that are just being started.
+    if guardian is not None and not bereft and not (astray and ledger.starts()):
         guardian.release()
         guardian.reap()
     os._exit(status)

@@ -41,9 +41,10 @@ _HINT = (
 class Coordinator:
     """The thread that does the work of one call, and all it owns.
 
-    status  the exit status
-    astray  whether an error ended the work, which may have left drivers behind
-    inbox   where it is told what happens
+    status     the exit status
+    astray     whether an error ended the work, which may have left drivers behind
+    last_word  to be acquired, without waiting, by whoever means to say the last word
+    inbox      where it is told what happens
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Coordinator:
         """Take what to do; `lock`: see Run; `finish` is called when all is done and said."""
         self.status = 1
         self.astray = False
+        self.last_word = threads.Lock()
         self.inbox = Inbox()
         self._call = call
         self._finish = finish
@@ -87,6 +89,8 @@ class Coordinator:
     def _run(self) -> None:
         """Work, say the last word, and tell main."""
         answer = self._answer()
+        if not self.last_word.acquire(blocking=False):
+            return
         if not self.astray:
             self._guardian.release()
         self._console.end_bar()
