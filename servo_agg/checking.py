@@ -102,6 +102,7 @@ class _Asking:
         self.problems: list[Problem] = []
         self._run = run
         self._application = application
+        self._told: set[tuple[str, str]] = set()
         config = run.config
         self._ever_beside = config.parallel > 1 and not config.serial >= set(config.drivers)
 
@@ -116,7 +117,7 @@ class _Asking:
         for job in jobs:
             outcome = outcomes.get(job.name)
             if outcome is None:
-                self._add(job.name, "not asked", "was not asked any more", "mend the others first")
+                self._add(phase, job.name, "not asked", "was not asked any more", "mend the others first")
             elif not (outcome.ok or run.supervisor.cause):
                 outcomes[job.name] = self._look_into(phase, job, outcome, len(jobs), examine)
         return outcomes
@@ -130,19 +131,21 @@ class _Asking:
             self._run.tell(f"{plain(job.name)}: {plain(outcome.reason)}; asking it again, alone")
             again = self._drive(phase, [job], examine)
         if not (again and again[0].ok):
-            self._add(job.name, outcome.reason, outcome.message, _remedy(job, outcome))
+            self._add(phase, job.name, outcome.reason, outcome.message, _remedy(job, outcome))
             return outcome
         if self._ever_beside:
             what = f"fails when it is asked beside the others, but answers alone: {outcome.message}"
-            self._add(job.name, "alone only", what, _ALONE)
+            self._add(phase, job.name, "alone only", what, _ALONE)
         else:
             what = f"failed when it was asked first, but not the second time: {outcome.message}"
-            self._add(job.name, "unsteady", what, f"run it by hand, a few times: {_command(job)}")
+            self._add(phase, job.name, "unsteady", what, f"run it by hand, a few times: {_command(job)}")
         return again[0]
 
-    def _add(self, name: str, verdict: str, what: str, remedy: str) -> None:
+    def _add(self, phase: str, name: str, verdict: str, what: str, remedy: str) -> None:
         # What fails in each phase for the same cause is one problem.
-        if not any(problem.drivers == (name,) and problem.what == what for problem in self.problems):
+        told = (name, what.replace(f"on --{phase}: ", ""))
+        if told not in self._told:
+            self._told.add(told)
             self.problems.append(Problem((name,), verdict, what, remedy))
 
     def _drive(self, phase: str, jobs: list[Job], examine: Callable[[Outcome], None]) -> list[Outcome]:

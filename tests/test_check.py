@@ -90,14 +90,14 @@ MEND = "correct it: until then every operation fails"
 FAULTS = {
     "no interpreter": Fault(
         lambda servo: servo.add_script("20bad", "#!/opt/py/bin/python3\n"),
-        ["cannot be started: its interpreter /opt/py/bin/python3 does not exist"],
+        ["on --info: cannot be started: its interpreter /opt/py/bin/python3 does not exist"],
         "once that is mended, this must start it: adjust.d/20bad --info app",
         ["20bad"],
         {"20bad": "cannot-start"},
     ),
     "CR LF": Fault(
         lambda servo: servo.add_script("20 bad", "#!/bin/sh\r\n"),
-        ["cannot be started: its first line ends in CR LF, as Windows writes it; save it with LF line ends"],
+        ["on --info: cannot be started: its first line ends in CR LF, as Windows writes it;"],
         "once that is mended, this must start it: 'adjust.d/20 bad' --info app",
         ["20 bad"],
         {"20 bad": "cannot-start"},
@@ -106,7 +106,7 @@ FAULTS = {
         lambda servo: servo.add_script(
             "20bad", '#!/bin/sh\n[ "$1" != --info ] || exit 1\n. ./behave.sh\nbehave\n'
         ),
-        ["exited with status 1, gave no reply"],
+        ["on --info: exited with status 1, gave no reply"],
         "run it by hand: adjust.d/20bad --info app; see what it says",
         ["20bad"],
         {"20bad": "exit-status"},
@@ -115,21 +115,21 @@ FAULTS = {
         lambda servo: servo.add_script(
             "20bad", '#!/bin/sh\n[ "$1" != --info ] || { echo {}; exit; }\n. ./behave.sh\nbehave\n'
         ),
-        ["its answer to --info has no version"],
+        ["on --info: its answer has no version"],
         f"run it by hand: adjust.d/20bad --info app; {ONLY_JSON}",
         ["20bad"],
         {"20bad": "malformed"},
     ),
     "rubbish on query": Fault(
         lambda servo: servo.add("20bad", "malformed", when="query"),
-        ["its output is malformed: it is no JSON: 'Warning: the context was not set'"],
+        ["on --query: its output is malformed: it is no JSON: 'Warning: the context was not set"],
         f"run it by hand: adjust.d/20bad --query app; {ONLY_JSON}",
         ["20bad"],
         {"20bad": "malformed"},
     ),
     "hangs": Fault(
         lambda servo: servo.add("20bad", "silent", when="query"),
-        ["gave no answer within 2 s and was stopped"],
+        ["on --query: gave no answer within 2 s and was stopped"],
         "run it by hand: adjust.d/20bad --query app; see what it waits for, or whether it only needs longer",
         ["20bad"],
         {"20bad": "timeout"},
@@ -145,7 +145,7 @@ FAULTS = {
     ),
     "unknown key": Fault(
         configure("paralel: 3"),
-        ["config.yaml: the section agg has an unknown key 'paralel' (value 3): did you mean 'parallel'?"],
+        ["config.yaml, line 2: the section agg has an unknown key 'paralel' (value 3): did you mean"],
         MEND,
         [],
     ),
@@ -183,7 +183,7 @@ FAULTS = {
     "a lock file": Fault(
         lambda servo: [servo.add_script(name, LOCKED) for name in ("10git", "20git")],
         [
-            "fails when it is asked beside the others, but answers alone: exited with status 4",
+            "fails when it is asked beside the others, but answers alone: on --query: exited with",
         ],
         ALONE,
         ["*git"],
@@ -252,10 +252,10 @@ def test_of_many_drivers_the_broken_ones_stand_out(servo: ServoDirectory) -> Non
         7bad    -        -             -         -  cannot-start
         8bad    -        -         0.000         -  exit-status
 
-        problem 1: 7bad: cannot be started: its first line ends in CR LF, as Windows writes it; save it with LF line ends
+        problem 1: 7bad: on --info: cannot be started: its first line ends in CR LF, as Windows writes it; save it with LF line ends
             to do: once that is mended, this must start it: adjust.d/7bad --info app
 
-        problem 2: 8bad: exited with status 1, gave no reply; stderr: line 1
+        problem 2: 8bad: on --info: exited with status 1, gave no reply; stderr: line 1
             line 2
             line 3
             line 4
@@ -358,7 +358,9 @@ def test_who_is_never_asked_beside_others_is_not_told_to_be_asked_alone(servo: S
     servo.add("02b", "plain")
     final = checked(servo)
     (problem,) = final["problems"]
-    assert problem["what"].startswith("failed when it was asked first, but not the second time: exited")
+    assert problem["what"].startswith(
+        "failed when it was asked first, but not the second time: on --info: exited"
+    )
     assert problem["remedy"] == "run it by hand, a few times: adjust.d/01a --info app"
     assert [row["verdict"] for row in final["drivers"]] == ["unsteady", "ok"]
 
@@ -489,4 +491,6 @@ def test_what_drivers_say_cannot_spoil_the_screen(servo: ServoDirectory) -> None
     text = servo.run("--check", "app").stdout.decode()
     assert re.sub(r"[\n -~]", "", text) == ""
     assert "\n01a         1\\x1b[31m 2  no  " in text
-    assert "\nproblem 1: 02\\x1b[2Jb: exited with status 1, gave no reply; stderr: a\\x1b[31m" in text
+    assert (
+        "\nproblem 1: 02\\x1b[2Jb: on --info: exited with status 1, gave no reply; stderr: a\\x1b[31m" in text
+    )

@@ -310,9 +310,12 @@ def test_a_plan_without_drivers_is_as_an_adjust_without_them(servo: ServoDirecto
     ("given", "sentence"),
     [
         (b"", 'the input is empty: an adjust reads {"application": {...}} from stdin'),
-        (b"{", "the input is not one JSON object: it is no JSON: '{'"),
-        (b"{}", 'the input has no "application"'),
-        (asking(("web", {"gpu": {"value": 1}})), "no driver describes setting web.gpu"),
+        (b"{", "the input is malformed: it is no JSON from character 2 on: '{'"),
+        (b"{}", 'the input has no "application": an adjust reads {"application": {...}} from stdin'),
+        (
+            asking(("web", {"gpu": {"value": 1}})),
+            "no driver describes setting web.gpu (adjust --query shows what is described)",
+        ),
     ],
 )
 def test_what_an_adjust_refuses_a_plan_refuses(servo: ServoDirectory, given: bytes, sentence: str) -> None:
@@ -330,7 +333,7 @@ def test_a_failed_query_fails_the_plan(servo: ServoDirectory) -> None:
     servo.add("01a", "exit3", when="query")
     completed = servo.run("--plan", "app", input=asking())
     assert (completed.returncode, completed.stdout) == (1, b"")
-    assert completed.stderr.startswith(b"adjust: 01a: failed: exited with status 3")
+    assert completed.stderr.startswith(b"adjust: 01a: failed: on --query: exited with status 3")
 
 
 def test_nothing_is_adjusted_and_no_lock_is_taken(servo: ServoDirectory) -> None:

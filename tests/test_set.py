@@ -119,7 +119,7 @@ def test_without_drivers_it_names_what_is_not_described(servo: ServoDirectory) -
     reply = servo.run("app", "--set", "web.cpu=4").reply
     assert reply["reason"] == "unknown-settings"
     assert reply["message"].startswith("--set web.cpu=4: no driver describes a setting web.cpu")
-    assert "files without the executable flag: 01a" in reply["message"]
+    assert "chmod +x makes drivers of the files there: 01a" in reply["message"]
 
 
 def test_an_adjust_gives_it_to_the_drivers(servo: ServoDirectory) -> None:
@@ -176,7 +176,7 @@ def test_stdin_is_not_read(servo: ServoDirectory, operation: tuple[str, ...]) ->
             "APP is missing: the name of the application, which is passed on to the drivers",
         ),
         (["--plan"], "APP is missing: the name of the application, which is passed on to the drivers"),
-        (["--plan", "a", "b"], "one APP only, but 2 are given: a b"),
+        (["--plan", "a", "b"], "one APP only, but 2 are given: 'a b'; a name with blanks needs quotes"),
         (["app", "--json"], "--json goes with --check or --plan only: all else answers in JSON anyway"),
         (
             ["--query", "app", "--json"],
@@ -184,9 +184,9 @@ def test_stdin_is_not_read(servo: ServoDirectory, operation: tuple[str, ...]) ->
         ),
         (["--plan", "app", "--check"], "one at a time of --plan, --check"),
         (["--check", "--query", "app"], "one at a time of --check, --query"),
-        (["--check", "--jsom"], "unknown option --jsom: did you mean --json?"),
-        (["app", "--timing"], "unknown option --timing: did you mean --timings?"),
-        (["--plan", "--xyzzy"], "unknown option --xyzzy"),
+        (["--check", "--jsom"], "unknown option '--jsom': did you mean --json?"),
+        (["app", "--timing"], "unknown option '--timing': did you mean --timings?"),
+        (["--plan", "--xyzzy"], "unknown option '--xyzzy' (an APP that begins with a dash goes after --)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

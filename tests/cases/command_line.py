@@ -44,7 +44,7 @@ CASES = (
         words=("-vv", "app"),
         code=2,
         final="",
-        stderr="adjust: unknown option '-vv' (an APP that begins with a dash goes after --)\n\n" + USAGE,
+        stderr="adjust: unknown option '-vv': did you mean -v?\n\n" + USAGE,
     ),
     Case(
         "SPEC 5",
@@ -52,8 +52,7 @@ CASES = (
         words=("--query=app",),
         code=2,
         final="",
-        stderr=("adjust: unknown option '--query=app' (an APP that begins with a dash goes after --)\n\n")
-        + USAGE,
+        stderr=("adjust: unknown option '--query=app': did you mean --query?\n\n") + USAGE,
     ),
     Case(
         "SPEC 5",
