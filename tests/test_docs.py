@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servo_agg.section import _KEYS as KEYS
-from tests.processes import environment, kill_session
+from tests.processes import DeadlineError, environment, kill_session
 from tests.servo import DRIVERS, REPOSITORY, ServoDirectory
 
 if TYPE_CHECKING:
@@ -245,6 +245,8 @@ def run(session: Session, parent: Path) -> list[tuple[int, str]]:
     ) as shell:
         try:
             said, _ = shell.communicate(script(session.steps, mark), DEADLINE)
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineError(f"{session.name} takes more than {DEADLINE:g} s: {error.output!r}") from error
         finally:
             if shell.returncode is None:
                 kill_session(shell.pid)
@@ -339,6 +341,8 @@ FAULTS = {
     "CannotStart",
     "Malformed",
     "refuse",
+    "ValueError",
+    "_NoNumber",
 }
 
 
@@ -380,10 +384,17 @@ def faults() -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Call) and node.args:
             called = getattr(node.func, "id", getattr(node.func, "attr", ""))
             place = {"_blame": 1, "fail": 1}.get(called, 0 if called in FAULTS else len(node.args))
-            if place < len(node.args):
-                sentence = literal(node.args[place])
-                if len(sentence.strip(".")) > 3:
-                    yield f"{path.name}:{node.lineno}", sentence
+            told = node.args[place : place + 1]
+        elif path.name == "process.py" and isinstance(node, (ast.Return, ast.Assign)):
+            told = [node.value] if isinstance(node.value, (ast.Constant, ast.JoinedStr)) else []
+        elif path.name in ("process.py", "errors.py") and isinstance(node, ast.Dict):
+            told = node.values
+        else:
+            continue
+        for expression in told:
+            sentence = literal(expression)
+            if " " in sentence.strip(". "):
+                yield f"{path.name}:{expression.lineno}", sentence
 
 
 def matches(quote: str, sentence: str) -> bool:

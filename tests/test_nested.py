@@ -102,7 +102,7 @@ def test_a_check_names_the_inner_driver_that_fails(servo: ServoDirectory, inner:
     inner.add("02exit3", "exit3", when="query")
     done = servo.run("--check", "app")
     assert done.returncode == 1
-    assert "problem: 10inner: 02exit3: failed: exited with status 3" in done.stdout.decode()
+    assert "problem 1: 10inner: 02exit3: failed: on --query: exited with status 3" in done.stdout.decode()
 
 
 def test_an_adjust_reaches_the_inner_drivers_and_their_progress_us(
@@ -156,7 +156,10 @@ def test_it_does_so_in_a_query(servo: ServoDirectory, inner: ServoDirectory) -> 
     assert not operation.timed_out
     assert operation.reply is not None
     assert operation.reply["reason"] == "timeout"
-    assert "10inner: failed: 01silent: failed: gave no answer within 1 s" in operation.reply["message"]
+    assert (
+        "10inner: failed: 01silent: failed: on --query: gave no answer within 1 s"
+        in operation.reply["message"]
+    )
 
 
 def test_each_level_gets_a_second_less(servo: ServoDirectory, tmp_path: Path) -> None:
