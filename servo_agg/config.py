@@ -168,7 +168,8 @@ def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, st
     seconds = _decimal(text)
     if seconds is not None and seconds > 1 and seconds.is_integer():
         ours[TIMEOUT] = str(int(seconds) - 1)
-    return {**environment, **ours}
+    # A variable without a name, which nobody could look up, cannot be handed on.
+    return {**{name: value for name, value in environment.items() if name}, **ours}
 
 
 def _matching(drivers: list[str], patterns: list[str]) -> frozenset[str]:

@@ -24,6 +24,7 @@ from servo_agg.tree import Tree, take_in
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import NoReturn
 
     from servo_agg.ledger import Ledger, Start
 
@@ -51,13 +52,7 @@ class Guardian:
         self._reaped = False
         self._pid = os.fork()
         if self._pid == 0:
-            # Whatever happens here, it must not return into the program.
-            try:
-                _detach(ours, keep)
-                if _wait(ours):
-                    _stop_all(ledger.starts())
-            finally:
-                os._exit(0)
+            _guard(ours, keep, ledger)
         os.close(ours)
 
     def release(self) -> None:
@@ -83,6 +78,16 @@ class Guardian:
                 os.waitpid(self._pid, 0)
                 return
             time.sleep(0.0002)
+
+
+def _guard(line: int, keep: Iterable[int], ledger: Ledger) -> NoReturn:
+    """Be the guardian. Whatever happens here, it must not return into the program."""
+    try:
+        _detach(line, keep)
+        if _wait(line):
+            _stop_all(ledger.starts())
+    finally:
+        os._exit(0)
 
 
 def _detach(line: int, keep: Iterable[int]) -> None:

@@ -76,7 +76,7 @@ class Child:
                 setsigmask=(),
                 setsigdef=_DEFAULTS,
             )
-        except (OSError, ValueError, MemoryError) as error:
+        except (OSError, MemoryError) as error:
             _close(ours)
             if hasattr(self, "_slot"):
                 ledger.strike(self._slot)
@@ -148,10 +148,8 @@ def _exit_notice(pid: int) -> int:
     return notice
 
 
-def _why(path: str, error: Exception) -> str:
+def _why(path: str, error: OSError | MemoryError) -> str:
     """Say why a driver could not be started, and what to do (SPEC 13)."""
-    if isinstance(error, ValueError):
-        return "an argument or variable for it holds a NUL byte"
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
         if os.path.exists(path) and not os.path.isfile(path):

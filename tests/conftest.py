@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=100)
-hypothesis.settings.register_profile("full", deadline=None, max_examples=2000)
+# On a loaded machine an example may take any time to be made.
+_slowly = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("quick", _slowly, max_examples=100)
+hypothesis.settings.register_profile("full", _slowly, max_examples=2000)
+# Chosen by --hypothesis-profile=long: hours if all properties are run.
+hypothesis.settings.register_profile("long", _slowly, max_examples=100_000, database=None)
 
 
 _starts = 0

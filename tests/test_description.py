@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import re
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -10,11 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from servo_agg.description import check_shape, describe, merge, path_of, route, settings_in, united
+from servo_agg.description import check_shape, completed, describe, merge, path_of, route, settings_in, united
 from servo_agg.errors import Conflict, Misshapen, UnknownSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 Object = dict[str, Any]
 Place = tuple[Optional[str], str]
@@ -308,29 +310,23 @@ def test_a_setting_is_named_by_its_path(place: Place, path: str) -> None:
     assert path_of(place) == path
 
 
-# Properties. A world says which drivers describe which setting, and what else they say.
+# Properties. A world says which drivers describe which setting.
 
-leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
-
-
-def _others(depth: int) -> st.SearchStrategy[Object]:
-    """Give what is no setting. A key says by its name what it holds: two drivers agree on that."""
-    leaf_keys = st.dictionaries(st.sampled_from(["leaf1", "leaf2"]), leaves, max_size=2)
-    if not depth:
-        return leaf_keys
-    deeper = st.dictionaries(st.sampled_from(["object1", "object2"]), _others(depth - 1), max_size=2)
-    return st.tuples(leaf_keys, deeper).map(lambda pair: {**pair[0], **pair[1]})
-
-
-others = _others(2)
-places = st.tuples(st.sampled_from([None, *COMPONENTS]), st.sampled_from(SETTINGS))
-setting_values = st.fixed_dictionaries({"value": leaves}, optional={"type": st.just("range"), "unit": leaves})
-settled = st.dictionaries(places, st.tuples(st.sampled_from(DRIVERS), setting_values), max_size=10)
+places = st.sampled_from([(name, setting) for name in (None, *COMPONENTS) for setting in SETTINGS])
+owned = st.dictionaries(places, st.sampled_from(DRIVERS), max_size=10)
+# Each bit of a number is a driver that describes the setting.
 contested = st.dictionaries(
-    places, st.lists(st.sampled_from(DRIVERS), min_size=1, max_size=3, unique=True), min_size=1, max_size=8
+    places,
+    st.integers(1, 15).map(lambda bits: [driver for at, driver in enumerate(DRIVERS) if bits & 1 << at]),
+    min_size=1,
+    max_size=8,
 )
-extras = st.fixed_dictionaries(
-    {}, optional={"top": others, "application": others, **dict.fromkeys(COMPONENTS, others)}
+extras = st.sampled_from(
+    [
+        {},
+        {"top": {"control": {"timeout": 1}}, "application": {"note": None}},
+        {"web": {"deployment": "d"}, "caf\xe9": {}},
+    ]
 )
 
 
@@ -349,68 +345,106 @@ def built(values: Iterable[tuple[Place, Any]], more: Object) -> Object:
     return made
 
 
-def described(world: dict[Place, tuple[str, Any]], more: dict[str, Object]) -> list[tuple[str, Object]]:
-    return [
-        (
-            driver,
-            built(
-                ((place, value) for place, (owner, value) in world.items() if owner == driver),
-                more.get(driver, {}),
-            ),
-        )
-        for driver in DRIVERS
-    ]
-
-
 def clauses_of(message: str) -> list[list[str]]:
     """Give the words of each part of a message: what is said in one part belongs together."""
     return [re.findall(r"[\w.-]*\w", part) for part in message.split(";")]
 
 
-def leaves_of(content: Object, at: Path = ()) -> Iterator[tuple[Path, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from leaves_of(value, (*at, key))
-        else:
-            yield (*at, key), value
+# Any shapes: a setting may be any JSON, and anything may stand under any name beside the settings. The
+# names are few, so that drivers often speak of the same; among them are those that mean something.
+
+names = st.sampled_from(
+    ["", "web", "a.b", "\ud800", "application", "components", "settings", "value", "drivers"]
+)
+anything = st.recursive(
+    st.sampled_from([None, True, 0, -0.0, 10**400, "", "x", [], [{"settings": None}]]),
+    lambda inner: st.dictionaries(names, inner, max_size=2) | st.lists(inner, max_size=1),
+    max_leaves=3,
+)
+any_settings = st.dictionaries(names, anything, max_size=3)
 
 
-def objects_of(content: Object, at: Path = ()) -> Iterator[Path]:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield (*at, key)
-            yield from objects_of(value, (*at, key))
+def _with(**known: st.SearchStrategy[Object]) -> st.SearchStrategy[Object]:
+    """Give objects with some of the known keys, and any others."""
+    others = st.dictionaries(names.filter(lambda name: name not in known), anything, max_size=2)
+    return st.builds(lambda more, own: {**more, **own}, others, st.fixed_dictionaries({}, optional=known))
 
 
-@given(world=settled, more=st.dictionaries(st.sampled_from(DRIVERS), extras))
-def test_merging_loses_and_invents_nothing(
-    world: dict[Place, tuple[str, Any]], more: dict[str, Object]
-) -> None:
-    descriptions = described(world, more)
-    before = copy.deepcopy(descriptions)
-    merged, owners = merge(descriptions)
-
-    # Every leaf of every driver, the later driver's where two give one; and every object, if empty.
-    wanted: dict[Path, Any] = {}
-    for _, description in descriptions:
-        wanted.update(leaves_of(description))
-    assert dict(leaves_of(merged)) == wanted
-    paths = {path for _, description in descriptions for path in objects_of(description)}
-    assert set(objects_of(merged)) == paths | {("application",), ("application", "components")}
-
-    assert dict(settings_in(merged)) == {place: value for place, (_, value) in world.items()}
-    assert owners == {place: owner for place, (owner, _) in world.items()}
-    assert descriptions == before
+any_content = _with(
+    application=_with(
+        settings=any_settings, components=st.dictionaries(names, _with(settings=any_settings), max_size=2)
+    )
+).map(lambda content: {"application": {}, **content})
 
 
-@given(world=contested, extra=st.dictionaries(st.sampled_from(DRIVERS), extras))
+def places_in(content: Object) -> dict[Place, Any]:
+    """Give the settings of any content by their places."""
+    inner = content["application"]
+    holders: dict[str | None, Object] = {None: inner, **inner.get("components", {})}
+    return {
+        (name, setting): value
+        for name, holder in holders.items()
+        for setting, value in holder.get("settings", {}).items()
+    }
+
+
+def beside(holder: Object, *keys: str) -> Object:
+    """Give what an object holds beside these keys."""
+    return {key: value for key, value in holder.items() if key not in keys}
+
+
+def laid_over(those: list[Any]) -> Any:
+    """Say what stands where these were given one after another: the last leaf, and what came after it."""
+    if not isinstance(those[-1], dict):
+        return those[-1]
+    after = list(itertools.takewhile(lambda each: isinstance(each, dict), reversed(those)))[::-1]
+    keys = {key for each in after for key in each}
+    return {key: laid_over([each[key] for each in after if key in each]) for key in keys}
+
+
+def exact(content: Any) -> str:
+    """Make a JSON value comparable: 1, 1.0 and true differ, the order of keys does not matter."""
+    return json.dumps(content, sort_keys=True)
+
+
+@given(st.lists(any_content, max_size=4))
+@example([{"a": {"b": 1}}, {"a": 2}, {"a": {"c": 3}}])
+@example([{"a": {"b": {}}}, {"a": {"b": None}}])
+def test_uniting_loses_and_invents_nothing(parts: list[Object]) -> None:
+    before = exact(parts)
+    assert exact(united(parts)) == exact(laid_over([{}, *parts]))
+    assert exact(parts) == before
+
+
+@given(st.lists(any_content, max_size=4))
+@example([application(web=component(x=1)), {"application": {"settings": {"x": 1}}}])
+@example([application(web=component(x=1)), application(web=component(x=None))])
+def test_merging_loses_and_invents_nothing(contents: list[Object]) -> None:
+    before = exact(contents)
+    descriptions = list(zip(DRIVERS, contents))
+    settings = [(place, driver) for driver, content in descriptions for place in places_in(content)]
+    try:
+        merged, owners = merge(descriptions)
+    except Conflict:
+        assert len(settings) > len(dict(settings))
+    else:
+        assert sorted(owners.items(), key=repr) == sorted(settings, key=repr)
+        assert exact(merged) == exact(laid_over([application(), *contents]))
+        assert dict(settings_in(merged)) == places_in(merged)
+        assert places_in(merged) == {
+            place: value for content in contents for place, value in places_in(content).items()
+        }
+    assert exact(contents) == before
+
+
+@given(world=contested, extra=extras)
 def test_every_conflict_is_listed_with_all_owners_and_nothing_else_is(
-    world: dict[Place, list[str]], extra: dict[str, Object]
+    world: dict[Place, list[str]], extra: Object
 ) -> None:
     descriptions = [
         (
             driver,
-            built(((place, CPU) for place, names in world.items() if driver in names), extra.get(driver, {})),
+            built(((place, CPU) for place, names in world.items() if driver in names), extra),
         )
         for driver in DRIVERS
     ]
@@ -571,59 +605,50 @@ def test_what_nobody_described_refuses_the_whole(
     assert request_ == before
 
 
-@given(
-    world=settled,
-    wanted=st.dictionaries(places, st.none() | setting_values, max_size=10),
-    more=extras,
-)
+@given(request=any_content, picks=st.binary(max_size=10))
 @example(
-    world={("web", "cpu"): ("01ec2asg", CPU), ("web", "mem"): ("02winec2", MEM)},
-    wanted={("web", "cpu"): {"value": 1}, ("web", "mem"): None},
-    more={"web": {"leaf1": 1}, "db": {"leaf1": 1}, "top": {"object1": {}}, "application": {"leaf2": None}},
+    request={"application": {"settings": {"": 0}, "components": {"": component(**{"": None})}, "x": {}}},
+    picks=b"\1",
 )
-def test_routed_and_merged_again_the_request_is_the_same(
-    world: dict[Place, tuple[str, Any]], wanted: dict[Place, Any], more: Object
-) -> None:
-    _, owners = merge(described(world, {}))
-    request = built(((place, value) for place, value in wanted.items() if place in world), more)
-    before = copy.deepcopy((request, owners))
-    shares = route(request, owners)
-    assert (request, owners) == before
-
-    given_ = {place: value for place, value in wanted.items() if place in world and value is not None}
-    assert {driver: dict(settings_in(share)) for driver, share in shares.items()} == {
-        driver: {place: value for place, value in given_.items() if owners[place] == driver}
-        for driver in {owners[place] for place in given_}
+def test_what_the_drivers_get_is_together_what_was_given(request: Object, picks: bytes) -> None:
+    settings = places_in(request)
+    # Where there is no pick, nobody describes the setting.
+    owners = {place: DRIVERS[pick % len(DRIVERS)] for place, pick in zip(settings, picks)}
+    given_ = {place: value for place, value in settings.items() if value is not None}
+    before = exact(request), dict(owners)
+    try:
+        shares = route(request, owners)
+    except UnknownSettings:
+        assert set(given_) - set(owners)
+        return
+    finally:
+        assert (exact(request), owners) == before
+    assert set(given_) <= set(owners)
+    assert set(shares) == {owners[place] for place in given_}
+    inner = request["application"]
+    for driver, share in shares.items():
+        assert exact(beside(share, "application")) == exact(beside(request, "application"))
+        its = share["application"]
+        assert exact(beside(its, "components", "settings")) == exact(beside(inner, "components", "settings"))
+        for name, holder in its["components"].items():
+            assert holder["settings"]
+            assert exact(beside(holder, "settings")) == exact(beside(inner["components"][name], "settings"))
+        assert ("settings" in its) == ((None, driver) in {(place[0], owners[place]) for place in given_})
+    merged, again = merge(shares.items())
+    assert again == {place: owners[place] for place in given_}
+    assert {place: exact(value) for place, value in places_in(merged).items()} == {
+        place: exact(value) for place, value in given_.items()
     }
-    for share in shares.values():
-        # What is no setting is unchanged, and of components only those are there that hold a setting.
-        rest = {key: value for key, value in share.items() if key != "application"}
-        assert rest == more.get("top", {})
-        inner = dict(share["application"])
-        inner.pop("settings", None)
-        components = inner.pop("components", {})
-        assert inner == more.get("application", {})
-        assert set(components) == {name for (name, _), _ in settings_in(share) if name is not None}
-        for name, whole in components.items():
-            assert {key: value for key, value in whole.items() if key != "settings"} == more.get(name, {})
-    if shares:
-        back = united(shares.values())
-        back["application"].setdefault("components", {})
-        concerned = {"top", "application", *(name for name, _ in given_)}
-        expected = built(given_.items(), {key: value for key, value in more.items() if key in concerned})
-        expected["application"].setdefault("components", {})
-        assert back == expected
 
 
-@given(world=settled, wanted=st.dictionaries(places, setting_values, max_size=10), more=extras)
+@given(owners=owned, wanted=st.lists(places, max_size=10), more=extras)
 def test_exactly_what_nobody_described_is_listed(
-    world: dict[Place, tuple[str, Any]], wanted: dict[Place, Any], more: Object
+    owners: dict[Place, str], wanted: list[Place], more: Object
 ) -> None:
-    owners = {place: owner for place, (owner, _) in world.items()}
     strangers = [place for place in wanted if place not in owners]
     message = ""
     try:
-        route(built(wanted.items(), more), owners)
+        route(built(((place, CPU) for place in wanted), more), owners)
     except UnknownSettings as error:
         message = str(error)
     assert bool(message) == bool(strangers)
@@ -634,6 +659,37 @@ def test_exactly_what_nobody_described_is_listed(
             if in_full or {name, setting} < set(words):
                 listed.add((name, setting))
     assert listed == set(strangers)
+
+
+@given(request=any_content, description=any_content, every=st.integers(1, 2))
+@example(
+    request=application(web=component(x=None, z={"unit": "GB"})),
+    description=application(web=component(x=CPU, y=CPU, z=CPU)),
+    every=1,
+)
+def test_what_is_completed_keeps_what_was_given_and_gets_only_values_described(
+    request: Object, description: Object, every: int
+) -> None:
+    before = exact(request), exact(description)
+    meant = list(places_in(description))[::every]
+    whole = completed(request, description, meant)
+    assert (exact(request), exact(description)) == before
+    given_ = places_in(request)
+    lacking = {
+        place: {"value": setting["value"]}
+        for place, setting in places_in(description).items()
+        if place in meant and given_.get(place) is None and isinstance(setting, dict) and "value" in setting
+    }
+    assert {place: exact(value) for place, value in places_in(whole).items()} == {
+        place: exact(value) for place, value in {**given_, **lacking}.items()
+    }
+    inner, its = request["application"], whole["application"]
+    assert exact(beside(whole, "application")) == exact(beside(request, "application"))
+    assert exact(beside(its, "components", "settings")) == exact(beside(inner, "components", "settings"))
+    for name, holder in its["components"].items():
+        assert exact(beside(holder, "settings")) == exact(
+            beside(inner.get("components", {}).get(name, {}), "settings")
+        )
 
 
 def test_what_was_not_too_deep_to_parse_is_not_too_deep_to_merge_and_route() -> None:

@@ -718,6 +718,38 @@ def test_a_signal_after_the_change_does_not_turn_success_into_failure(tmp_path: 
     assert done.stderr == "signals sent\n"
 
 
+def test_a_driver_may_run_in_a_thread_that_is_not_the_main_one(tmp_path: Path) -> None:
+    """No signal can be handled there: that is then the driver's affair."""
+    driver = Driver(tmp_path, "def adjust(self, data): return {'got': data['control']}")
+    text = driver.path.read_text(encoding="utf-8")
+    begin, run = text[: text.rindex("Driver(")], text[text.rindex("Driver(") :].strip()
+    driver.path.write_text(
+        f"{begin}thread = threading.Thread(target=lambda: {run})\n    thread.start()\n    thread.join()\n",
+        encoding="utf-8",
+    )
+    done = driver.adjust()
+    assert (done.lines, done.stderr) == ([{"status": "ok", "got": {}}], "")
+
+
+def test_a_driver_may_put_another_stream_in_the_place_of_stdout(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        def adjust(self, data):
+            import io
+            from adjust import print_json_error
+            kept, sys.stdout = sys.stdout, io.StringIO()
+            print_json_error("E", "c", "a warning")
+            told, sys.stdout = sys.stdout.getvalue(), None
+            self.print_progress("nobody hears this")
+            sys.stdout = kept
+            return {"told": json.loads(told)}
+        """,
+    )
+    told = {"status": "failed", "error": "E", "class": "c", "message": "a warning"}
+    assert driver.adjust().lines == [{"status": "ok", "told": told}]
+
+
 def test_what_a_driver_does_after_run_can_be_stopped(tmp_path: Path) -> None:
     driver = Driver(tmp_path, "def adjust(self, data): pass")
     with driver.path.open("a", encoding="utf-8") as script:
@@ -845,6 +877,7 @@ def test_a_command_does_not_get_our_input(tmp_path: Path) -> None:
     [
         ("'echo why >&2; exit 3'", ["pre-command", "exited with status 3", "why"]),
         ("'kill -9 $$', pre=False", ["post-command", "was killed by SIGKILL"]),
+        ("'kill -40 $$'", ["pre-command", "was killed by signal 40"]),
         ("['./nothing'], False", ["post-command", "cannot be started", "No such file"]),
     ],
 )
@@ -991,6 +1024,14 @@ def test_without_data_stdin_is_empty_and_the_answer_may_be_pretty_printed(tmp_pa
     assert driver.adjust().reply == {"status": "ok", "application": {}, "arguments": "1 2"}
 
 
+def test_on_a_system_that_cannot_wait_without_reaping_a_child_is_tracked_too(tmp_path: Path) -> None:
+    driver = outer(tmp_path, """echo '{"status":"ok"}'; exit "$1" """)
+    driver.path.write_text(f"import os\ndel os.waitid\n{driver.path.read_text('utf-8')}", encoding="utf-8")
+    assert driver.run("0", data=INPUT).reply["reply"] == {"status": "ok"}
+    failed = driver.run("3", data=INPUT).reply
+    assert (failed["reason"], failed["returncode"]) == ("exit-status", 3)
+
+
 def test_a_large_input_and_a_child_that_does_not_read_it(tmp_path: Path) -> None:
     driver = outer(tmp_path, """[ "$1" = app ] && cat >copy; echo '{"status": "ok"}'""")
     data = {"filler": "x" * 1000000}
@@ -1004,6 +1045,7 @@ def test_a_large_input_and_a_child_that_does_not_read_it(tmp_path: Path) -> None
     [
         ("""echo '{"status":"ok","reason":"success"}'; exit 3""", "failed", "exit-status", 3, "status 3"),
         ("""echo '{"status":"ok"}'; kill -9 $$""", "failed", "signal", -9, "was killed by SIGKILL"),
+        ("kill -40 $$", "failed", "signal", -40, "was killed by signal 40"),
         ("echo why >&2", "failed", "no-reply", 0, "gave no reply; stderr: why"),
         ("""echo '{"progress":1}'""", "failed", "no-reply", 0, "gave no reply"),
         (

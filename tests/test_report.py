@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from servo_agg.protocol import as_text, encode
 from servo_agg.report import Course, Ending, Outcome, drivers, failure, lines_of, what_they_said
+from tests.outputs import values
 
 Object = dict[str, Any]
 Reply = Optional[Object]
@@ -645,27 +647,78 @@ progresses = (
 )
 
 
-@given(st.lists(st.lists(progresses, max_size=6), min_size=1, max_size=9))
-@example([[100 / 3, 2 * 100 / 3], [0.1 + 0.2], [99.99999999999999]])
-@example([[28.999999999999996], [], [5e-324, 100.00000000000001]])
+messages = st.builds(
+    lambda content, more: {**more, **content},
+    st.fixed_dictionaries({"progress": progresses | values}, optional={"message": values}),
+    st.dictionaries(st.sampled_from(["", "stage", "time_remain", "log", "drivers"]), values, max_size=2),
+)
+
+
+@given(st.lists(st.lists(messages, max_size=4), min_size=1, max_size=5))
+@example([[{"progress": at} for at in (100 / 3, 2 * 100 / 3)], [{"progress": 0.1 + 0.2}], []])
+@example([[{"progress": 28.999999999999996}], [], [{"progress": 5e-324}, {"progress": 100.00000000000001}]])
 # In floating point 100 + 49.99999999999999 is 150, and a third of it 50.
-@example([[], [49.99999999999999], []])
-def test_the_whole_course_is_exact_and_never_goes_back(course_of_each: list[list[Any]]) -> None:
+@example([[], [{"progress": 49.99999999999999}], []])
+@example([[{"progress": {"progress": 50}, "message": {"message": [None]}}, {"progress": [50]}]])
+def test_the_whole_course_is_exact_and_never_goes_back(course_of_each: list[list[Object]]) -> None:
     count = len(course_of_each)
     course = Course(count)
     seen = [course.total()]
-    for done, said in enumerate(course_of_each):
+    for done, contents in enumerate(course_of_each):
         at = Fraction(0)
-        for progress in said:
-            line = course.advance("driver", {"progress": progress})
+        for content in contents:
+            before = repr(content)
+            line = course.advance("driver", content)
+            assert repr(content) == before
+            progress = content["progress"]
             if isinstance(progress, (int, float)) and not isinstance(progress, bool):
                 at = max(at, min(Fraction(progress), Fraction(100)))
             exact = (100 * done + at) / count
             # Rounded down, and 99 at most as long as any driver runs.
             assert line["progress"] == min(exact.__floor__(), 99)
             seen.append(line["progress"])
+            # Whatever else it says is passed on, and can be.
+            said = as_text(content.get("message"))
+            assert line["message"] == (f"driver: {said}" if said else "driver")
+            assert repr({**content, "progress": line["progress"], "message": line["message"]}) == repr(line)
+            assert encode(line).isascii()
         course.end()
         seen.append(course.total())
         assert course.total() == (100 if done + 1 == count else 100 * (done + 1) // count)
     assert seen == sorted(seen)
     assert all(type(total) is int for total in seen)
+
+
+replies = st.none() | st.dictionaries(
+    st.sampled_from(["status", "reason", "message", "error", "drivers", "state", "application"]),
+    st.sampled_from(["ok", "rejected", "aborted", ""]) | values,
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(replies, endings, st.booleans()), min_size=1, max_size=4))
+def test_whatever_the_replies_hold_there_is_an_answer_and_they_stay_as_they_are(
+    facts: list[tuple[Reply, Ending, bool]],
+) -> None:
+    before = repr([reply for reply, _, _ in facts])
+    outcomes = [
+        outcome(reply, end, name=f"driver{index}", adjusting=adjusting)
+        for index, (reply, end, adjusting) in enumerate(facts)
+    ]
+    failures = [each for each in outcomes if not each.ok]
+    table = drivers(outcomes, {each.name: {} for each in outcomes})
+    final = {**what_they_said(outcomes), **(failure(failures) if failures else {}), "drivers": table}
+    assert encode(final).isascii()
+    assert repr([reply for reply, _, _ in facts]) == before
+    assert list(table) == [each.name for each in outcomes]
+    for each in outcomes:
+        entry = table[each.name]
+        assert isinstance(each.status, str)
+        assert each.status
+        assert isinstance(each.reason, str)
+        assert each.reason
+        assert (each.status == "ok") == each.ok == ("message" not in entry)
+        assert repr(entry.get("drivers")) == repr(each.reply.get("drivers"))
+    if failures:
+        assert (final["status"], final["reason"]) in {(each.status, each.reason) for each in failures}
+        assert final["message"].count("\n") >= len(failures) - 1

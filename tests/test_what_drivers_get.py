@@ -134,6 +134,21 @@ def test_spec_3_the_environment_is_ours_but_for_what_is_named(servo: ServoDirect
         assert got["OPTUNE_IO_TIMEOUT"] == "59"
 
 
+def test_spec_3_a_variable_without_a_name_is_not_handed_on_and_hurts_nobody(servo: ServoDirectory) -> None:
+    servo.add("plain", "plain")
+    completed = subprocess.run(
+        ["env", "=nameless", "./adjust", "--query", "app"],
+        cwd=servo.path,
+        env=environment(servo.env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    assert completed.returncode == 0
+    assert "plain" in json.loads(completed.stdout)["application"]["components"]
+
+
 def variable(servo: ServoDirectory, name: str, env: Mapping[str, str | None]) -> str | None:
     """Return what a driver finds in variable `name`, None when it is not set."""
     servo.add_script("sh", f'#!/bin/sh\nprintf %s "${{{name}-unset}}" >"was.$1"\n')

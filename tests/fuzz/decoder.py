@@ -1,0 +1,31 @@
+"""Fuzz the decoder: see README.md. The first byte is the mode, the second the size of the blocks."""
+
+from __future__ import annotations
+
+import atheris
+
+from tests.fuzz.engine import fuzz
+
+with atheris.instrument_imports(include=["servo_agg"]):
+    from servo_agg.protocol import Malformed, decode, encode
+    from tests.outputs import blocks_of
+    from tests.test_protocol import by_the_contract, messages_of, plain
+
+
+def check(given: bytes) -> None:
+    """Read the bytes as SPEC 4 has it, in any blocks, and say again what was read."""
+    mode, size, stream = given[:1], (given[1:2] or b"\1")[0], given[2:]
+    document = mode > b"\x7f"
+    blocks = blocks_of(stream, range(0, len(stream), size or len(stream) + 1))
+    found = messages_of(blocks, document=document)
+    assert list(map(plain, found)) == by_the_contract(stream, document=document)
+    for message in found:
+        if not isinstance(message, Malformed):
+            line = encode(message.content)
+            assert line.isascii()
+            assert line.find(b"\n") == len(line) - 1
+            assert plain(decode(line)) == plain(message)
+
+
+if __name__ == "__main__":
+    fuzz(lambda _: check, "Fuzz the decoder.")

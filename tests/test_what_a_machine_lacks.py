@@ -1,0 +1,266 @@
+"""SPEC 1, 4, 10: other systems, and machines that refuse something: a sitecustomize makes a real child so.
+
+The drivers get the same sitecustomize; those here are sh, to which it is nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes import alive, environment, wait_until
+from tests.sources import adjusting
+
+if TYPE_CHECKING:
+    from tests.servo import Completed, ServoDirectory
+
+INPUT = json.dumps({"application": {"components": {"web": {"settings": {"cpu": {"value": 4}}}}}}).encode()
+
+NO_PIDFD = """
+    import os
+    del os.pidfd_open
+"""
+"""Linux before 5.3, and macOS."""
+
+PIDFD_FORBIDDEN = """
+    import os
+
+    def pidfd_open(pid):
+        raise PermissionError(1, "Operation not permitted")
+
+    os.pidfd_open = pidfd_open
+"""
+"""A sandbox."""
+
+NO_DESCRIPTOR = PIDFD_FORBIDDEN.replace('PermissionError(1, "Operation not permitted")', "OSError(24, '')")
+"""Too many open files."""
+
+NO_PROC = """
+    import builtins, os, sys
+
+    def refusing(real):
+        def call(path, *arguments, **more):
+            caller = sys._getframe(1).f_globals.get("__name__", "")
+            if str(path).startswith(("/proc", "/dev/fd")) and caller.startswith("servo_agg"):
+                raise FileNotFoundError(2, "No such file or directory", path)
+            return real(path, *arguments, **more)
+        return call
+
+    builtins.open = refusing(open)
+    os.listdir = refusing(os.listdir)
+"""
+"""As on macOS: there is no /proc for us, but psutil has its ways."""
+
+NOTHING_KNOWN = """
+    import builtins, os
+
+    def refusing(real):
+        def call(path, *arguments, **more):
+            if str(path).startswith(("/proc", "/dev/fd")):
+                raise OSError(24, "Too many open files", path)
+            return real(path, *arguments, **more)
+        return call
+
+    builtins.open = refusing(open)
+    os.listdir = refusing(os.listdir)
+"""
+"""/proc is refused to all, psutil too, as when no descriptor is left."""
+
+
+def made(servo: ServoDirectory, source: str) -> dict[str, str | None]:
+    """Return the environment in which each interpreter begins with `source`."""
+    place = servo.path.parent / "made"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    return {"PYTHONPATH": str(place)}
+
+
+def reason_of(completed: Completed) -> str:
+    assert completed.returncode == 1
+    assert b"Traceback" not in completed.stdout + completed.stderr
+    reason: str = completed.reply["reason"]
+    return reason
+
+
+# Without a pidfd, a thread tells of the end of a driver.
+
+
+@pytest.mark.parametrize("source", [NO_PIDFD, PIDFD_FORBIDDEN], ids=["absent", "forbidden"])
+def test_spec_4_without_a_pidfd_the_end_of_a_driver_is_still_known(
+    servo: ServoDirectory, source: str
+) -> None:
+    # A service holds its stdout: only the exit tells that it is done.
+    servo.add_script("01", adjusting("""echo '{"status":"ok"}'\nsleep 60 & echo $! >service\n"""))
+    servo.add_script("02", adjusting("""echo '{"status":"ok"}'\nexit 3\n""", component="db"))
+    both = json.loads(INPUT)
+    both["application"]["components"]["db"] = both["application"]["components"]["web"]
+    completed = servo.run("app", input=json.dumps(both).encode(), env=made(servo, source))
+    os.kill(int((servo.path / "service").read_text(encoding="ascii")), signal.SIGKILL)
+    assert reason_of(completed) == "exit-status"
+    table = completed.reply["drivers"]
+    assert (table["01"]["status"], table["02"]["status"]) == ("ok", "failed")
+    assert "exited with status 3" in table["02"]["message"]
+
+
+def test_spec_13_without_a_descriptor_to_watch_it_by_a_driver_is_not_left_running(
+    servo: ServoDirectory,
+) -> None:
+    servo.add_script("01", "#!/bin/sh\necho $$ >pid\nexec sleep 60\n")
+    completed = servo.run("--query", "app", env=made(servo, NO_DESCRIPTOR))
+    assert reason_of(completed) == "cannot-start"
+    assert "too many open files" in completed.reply["message"]
+    pid = servo.path / "pid"
+    assert not pid.exists() or not alive(int(pid.read_text(encoding="ascii")))
+
+
+# Without /proc, psutil tells who there is.
+
+
+@pytest.mark.parametrize("source", [NO_PROC, NO_PROC + NO_PIDFD], ids=["no-proc", "nor-pidfd"])
+def test_spec_10_without_proc_the_whole_tree_is_stopped(servo: ServoDirectory, source: str) -> None:
+    servo.configure("agg: {grace: 0.5}")
+    servo.add("01stubborn", "stubborn")
+    env = made(servo, source)
+    with servo.agent(env=env).start_adjust("app", servo.request("01stubborn.cpu")) as running:
+        pids = servo.pids("01stubborn", "leader", "child", "grandchild")
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish()
+    assert operation.returncode == 128 + signal.SIGTERM
+    assert not any(alive(pid) for pid in pids.values())
+
+
+def test_spec_10_without_proc_the_guardian_ends_the_tree(servo: ServoDirectory) -> None:
+    servo.configure("agg: {grace: 0.2}")
+    servo.add("01stubborn", "stubborn")
+    env = made(servo, NO_PROC)
+    with servo.agent(env=env).start_adjust("app", servo.request("01stubborn.cpu")) as running:
+        pids = servo.pids("01stubborn", "leader", "child", "grandchild")
+        running.send_signal(signal.SIGKILL)
+        running.finish(10)
+        wait_until(lambda: not any(alive(pid) for pid in pids.values()), 5, "end of the tree")
+
+
+def test_spec_10_where_nothing_is_known_of_processes_the_group_is_killed(servo: ServoDirectory) -> None:
+    servo.configure("agg: {grace: 0.2}")
+    servo.add_script("01", adjusting("trap '' TERM\nsleep 60 &\necho $$ $! >pids\nsleep 60\nsleep 60"))
+    env = made(servo, NOTHING_KNOWN)
+    with servo.agent(env=env).start_adjust("app", json.loads(INPUT)) as running:
+        written = servo.path / "pids"
+        wait_until(lambda: written.exists() and written.read_text(encoding="ascii"), 10, "the driver")
+        pids = [int(word) for word in written.read_text(encoding="ascii").split()]
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish()
+    assert operation.returncode == 128 + signal.SIGTERM
+    wait_until(lambda: not any(map(alive, pids)), 2, "end of the group")
+
+
+def test_spec_3_without_a_list_of_our_descriptors_a_driver_gets_none_of_them(servo: ServoDirectory) -> None:
+    servo.add_script("01", "#!/bin/sh\nls /proc/$$/fd >descriptors\necho '{\"application\":{}}'\n")
+    with open("/dev/null", "rb") as another:
+        os.set_inheritable(another.fileno(), True)
+        subprocess.run(
+            ["./adjust", "--query", "app"],
+            cwd=servo.path,
+            env=environment(servo.env, made(servo, NO_PROC)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[another.fileno()],
+            check=True,
+            timeout=30,
+        )
+    # What sh opens for itself lies beyond 9.
+    found = [int(word) for word in (servo.path / "descriptors").read_text(encoding="ascii").split()]
+    assert [number for number in found if number <= 9] == [0, 1, 2]
+
+
+# A file system without locks.
+
+
+def test_spec_10_where_the_file_system_knows_no_locks_we_go_on_and_say_so(servo: ServoDirectory) -> None:
+    source = """
+        import fcntl
+
+        def flock(descriptor, operation):
+            raise OSError(37, "No locks available")
+
+        fcntl.flock = flock
+    """
+    servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
+    completed = servo.run("-v", "app", input=INPUT, env=made(servo, source))
+    assert completed.returncode == 0
+    assert completed.reply["status"] == "ok"
+    assert b"no lock is taken" in completed.stderr
+    assert b"No locks available" in completed.stderr
+
+
+# A mistake of our own.
+
+MISTAKE = """
+    import os
+
+    def waitid(*arguments):
+        raise ZeroDivisionError("made up")
+
+    os.waitid = waitid
+"""
+"""The first driver that ends brings us down, with the others still running."""
+
+
+@pytest.mark.parametrize("words", [(), ("-v",)], ids=["quiet", "verbose"])
+def test_spec_5_a_mistake_of_ours_ends_in_one_final_object_too_and_leaves_no_driver(
+    servo: ServoDirectory, words: tuple[str, ...]
+) -> None:
+    servo.add_script("01", "#!/bin/sh\nuntil [ -s pids ]; do sleep 0.01; done\necho '{\"application\":{}}'\n")
+    servo.add_script("02", "#!/bin/sh\nsleep 60 &\necho $$ $! >pids.new\nmv pids.new pids\nsleep 60\n")
+    completed = servo.run(*words, "--query", "app", env=made(servo, MISTAKE))
+    assert completed.returncode == 1
+    assert (completed.reply["status"], completed.reply["reason"]) == ("failed", "internal")
+    assert "-v" in completed.reply["message"]
+    assert (
+        (b"Traceback" in completed.stderr)
+        == (b"ZeroDivisionError: made up" in completed.stderr)
+        == bool(words)
+    )
+    pids = [int(word) for word in (servo.path / "pids").read_text(encoding="ascii").split()]
+    wait_until(lambda: not any(map(alive, pids)), 2, "end of the other driver")
+
+
+# What we are started with.
+
+
+def test_spec_7_1_a_stdin_that_cannot_be_read_is_an_empty_one(servo: ServoDirectory) -> None:
+    servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
+    with open("/dev/null", "wb") as only_to_write:
+        completed = subprocess.run(
+            ["./adjust", "app"],
+            cwd=servo.path,
+            env=environment(servo.env),
+            stdin=only_to_write,
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=30,
+        )
+    assert completed.returncode == 1
+    assert json.loads(completed.stdout)["reason"] == "bad-input"
+
+
+def test_spec_2_an_adjust_d_that_cannot_be_read_is_named(servo: ServoDirectory) -> None:
+    servo.drivers.rmdir()
+    servo.drivers.symlink_to("adjust.d")
+    completed = servo.run("--query", "app")
+    assert reason_of(completed) == "no-adjust-d"
+    assert f"{servo.drivers} cannot be read: " in completed.reply["message"]
+
+
+def test_spec_5_wrong_usage_needs_nobody_to_tell_it_to(servo: ServoDirectory) -> None:
+    with open("/dev/full", "wb") as full:
+        completed = subprocess.run(
+            ["./adjust", "--nonsense"], cwd=servo.path, env=environment(servo.env), stderr=full, check=False
+        )
+    assert completed.returncode == 2
