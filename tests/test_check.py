@@ -387,7 +387,7 @@ def test_without_a_timeout_a_driver_that_gives_no_answer_is_found(servo: ServoDi
     completed = servo.run("--check", "--json", timeout=200)
     (final,) = completed.messages
     hung, talking = final["problems"]
-    assert re.fullmatch(r"was silent for 30\.\d s and was stopped", hung["what"])
+    assert re.fullmatch(r"on --info: was silent for 30\.\d s and was stopped", hung["what"])
     assert hung["drivers"] == ["01hangs"]
     assert talking["drivers"] == ["02talks"]
 
