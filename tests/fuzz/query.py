@@ -37,7 +37,7 @@ class Query:
         servo.add_script("made-up", "#!/bin/sh\nread status <status\ncat output\nexit $status\n")
         os.chdir(servo.path)
         config = Config(os.environ)
-        supervisor = Supervisor(Inbox(), Outlet(1, lambda: None), Ledger(), note=lambda _: None)
+        supervisor = Supervisor(Inbox(), Outlet(1, lambda: None), Ledger(), note=lambda *_: None)
         supervisor.environment = config.environment
         self._run = operations.Run(
             config,
@@ -45,7 +45,7 @@ class Query:
             started=0,
             say=lambda _: None,
             tell=lambda _: None,
-            note=lambda _: None,
+            note=lambda *_: None,
             lock=None,
         )
 
