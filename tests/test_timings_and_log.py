@@ -99,7 +99,7 @@ RUNS: list[tuple[list[str], bytes, set[str]]] = [
 
 
 @pytest.mark.parametrize("failing", [False, True], ids=["well", "failing"])
-@pytest.mark.parametrize(("words", "given", "phases"), RUNS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("words", "given", "phases"), RUNS, ids=[" ".join(words) for words, _, _ in RUNS])
 def test_timings_and_log_tell_the_same(
     servo: ServoDirectory, words: list[str], given: bytes, phases: set[str], failing: bool
 ) -> None:
