@@ -17,6 +17,7 @@ from servo_agg.description import listed, settings_in
 from servo_agg.errors import Conflict, Fault
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, version_of
+from servo_agg.protocol import as_text
 from servo_agg.running import Job, Phase
 from servo_agg.tables import counted, fitted, plain, table, wrapped
 
@@ -119,21 +120,46 @@ class _Asking:
             if outcome is None:
                 self._add(phase, job.name, "not asked", "was not asked any more", "mend the others first")
             elif not (outcome.ok or run.supervisor.cause):
-                outcomes[job.name] = self._look_into(phase, job, outcome, len(jobs), examine)
+                outcomes[job.name] = self._look_into(phase, job, outcome, jobs, examine)
+        for name, outcome in outcomes.items():
+            self._look_inside(name, outcome.reply, "")
         return outcomes
 
+    def _look_inside(self, name: str, reply: Object, path: str) -> None:
+        """Add the drivers of an aggregator inside that fail: it succeeds, to be heard, even so (SPEC 5)."""
+        inner = reply.get("drivers")
+        for driver, entry in inner.items() if isinstance(inner, dict) else ():
+            if not isinstance(entry, dict):
+                continue
+            if entry.get("message"):
+                what = f"{path}{driver}, a driver inside it, fails: {as_text(entry['message'])}"
+                self._add(
+                    "info",
+                    name,
+                    "driver inside",
+                    what,
+                    "run adjust --check in the directory that it leads to",
+                )
+            self._look_inside(name, entry, f"{path}{driver}: ")
+
     def _look_into(
-        self, phase: str, job: Job, outcome: Outcome, count: int, examine: Callable[[Outcome], None]
+        self,
+        phase: str,
+        job: Job,
+        outcome: Outcome,
+        jobs: list[Job],
+        examine: Callable[[Outcome], None],
     ) -> Outcome:
         """Find out whether a driver that failed does so alone, too; give what holds of it."""
         again: list[Outcome] = []
-        if count > 1 and outcome.ending.trouble != "cannot-start":
+        if len(jobs) > 1 and outcome.ending.trouble != "cannot-start":
             self._run.tell(f"{plain(job.name)}: {plain(outcome.reason)}; asking it again, alone")
             again = self._drive(phase, [job], examine)
         if not (again and again[0].ok):
             self._add(phase, job.name, outcome.reason, outcome.message, _remedy(job, outcome))
             return outcome
-        if self._ever_beside:
+        # Of several that are in each other's way it may be another one that fails next.
+        if self._ever_beside and not all(beside.ok for beside in self._drive(phase, jobs, examine)):
             what = f"fails when it is asked beside the others, but answers alone: {outcome.message}"
             self._add(phase, job.name, "alone only", what, _ALONE)
         else:

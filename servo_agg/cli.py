@@ -22,7 +22,7 @@ import sys  # noqa: E402 - as above
 from servo_agg import operations, threads  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.console import printable  # noqa: E402 - as above
-from servo_agg.coordinator import Coordinator, confess  # noqa: E402 - as above
+from servo_agg.coordinator import Coordinator, confess, read_stdin  # noqa: E402 - as above
 from servo_agg.errors import WrongUsage  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
@@ -185,7 +185,7 @@ def _say_last(call: Call, error: Exception) -> int:
                 signals.signal(number, interrupt)
         signals.pthread_sigmask(signals.SIG_UNBLOCK, HEEDED)
         size = 0
-        while call.reads_stdin and size < operations.ENDLESS and (block := os.read(0, 4 << 10)):
+        while call.reads_stdin and size < operations.ENDLESS and (block := read_stdin(4 << 10)):
             size += len(block)
     except (OSError, MemoryError):
         pass

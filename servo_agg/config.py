@@ -12,6 +12,7 @@ import os
 from servo_agg import section
 from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD, lack
 from servo_agg.lifecycle import extent
+from servo_agg.processes import MARK, depth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from servo_agg.errors import Fault
 
 TIMEOUT = "OPTUNE_IO_TIMEOUT"
+
+_DEEPEST = 8
+"""Aggregators inside one another: more are taken for one that runs itself, for ever."""
 
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
@@ -67,6 +71,11 @@ class Config:
 
         With `faults`, which a check gives, the latter two are put there, and the defaults hold.
         """
+        if depth(environment.get(MARK)) >= _DEEPEST:
+            raise BadEnvironment(
+                f"aggregators run inside one another, {_DEEPEST} deep: a driver of this servo directory seems"
+                " to lead back to it; see where the scripts in adjust.d change to"
+            )
         limit = None
         try:
             limit = _io_timeout(environment)

@@ -9,7 +9,9 @@ Rules (SPEC 5, 14):
 from __future__ import annotations
 
 import os
+import select
 import sys
+import time
 
 from servo_agg import STARTED, operations, threads
 from servo_agg.config import Config
@@ -121,7 +123,7 @@ class Coordinator:
         if self._call.timings:
             from servo_agg.tables import timings  # noqa: PLC0415 - only for people who asked
 
-            total = self._supervisor.now() - STARTED
+            total = time.monotonic() - STARTED
             for line in timings(history.records, total, width=width_of(2)):
                 self._console.say(line)
 
@@ -211,7 +213,7 @@ class Coordinator:
         size = 0
         fault = ""
         try:
-            while size < operations.ENDLESS and (block := os.read(0, 64 << 10)):
+            while size < operations.ENDLESS and (block := read_stdin(64 << 10)):
                 size += len(block)
                 # What is too much is read all the same, and not kept.
                 if size <= operations.INPUT_LIMIT:
@@ -222,6 +224,18 @@ class Coordinator:
         except OSError as error:
             fault = f"stdin cannot be read: {os.strerror(error.errno or 0)}"
         self.inbox.put(Given(b"".join(blocks), fault))
+
+
+def read_stdin(size: int) -> bytes:
+    """Wait for a block of stdin; empty at its end. Raises OSError when it cannot be read."""
+    while True:
+        try:
+            return os.read(0, size)
+        except BlockingIOError:
+            # Whoever started us made it non-blocking, for all who share it.
+            readable = select.poll()
+            readable.register(0, select.POLLIN)
+            readable.poll()
 
 
 def confess(error: BaseException, note: Callable[[str], object]) -> dict[str, str]:

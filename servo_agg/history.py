@@ -14,6 +14,7 @@ import time
 from servo_agg.outlet import Outlet
 from servo_agg.protocol import encode
 from servo_agg.report import Record
+from servo_agg.section import FILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +27,24 @@ _PATIENCE = 1.0
 """Seconds that the log has at the end of a run to take what it has not yet taken."""
 
 
+def _is_taken(descriptor: int) -> bool:
+    """Tell whether a log would be written into the protocol, or into our own configuration."""
+    log = os.fstat(descriptor)
+    try:
+        taken = [os.fstat(1), os.stat(FILE)]
+    except OSError:
+        taken = [os.fstat(1)]
+    # All that is thrown away may be thrown away twice.
+    return any(os.path.samestat(log, other) for other in taken) and not os.path.samestat(
+        log, os.stat(os.devnull)
+    )
+
+
 class History:
     """The records of a run, in the order in which the phases ended."""
 
     def __init__(self, application: str | None, started: float) -> None:
-        """Begin with none; `started` is the begin of the run, on the supervisor's clock."""
+        """Begin with none; `started` is the begin of the run, in monotonic seconds."""
         self.records: list[Record] = []
         self._application = application
         self._started = started
@@ -48,10 +62,14 @@ class History:
         except OSError as error:
             warn(f"warning: the log {path} cannot be written: {os.strerror(error.errno or 0)}")
             return
+        if _is_taken(descriptor):
+            warn(f"warning: the log {path} is our stdout or config.yaml: nothing is logged")
+            os.close(descriptor)
+            return
         self._log = Outlet(descriptor, lambda: None)
 
     def remember(self, phase: str, started_at: float, outcome: Outcome) -> None:
-        """Take in the end of a phase of a driver that began at `started_at`, on the supervisor's clock."""
+        """Take in the end of a phase of a driver that began at `started_at`, in monotonic seconds."""
         record = Record(phase, started_at - self._started, outcome)
         self.records.append(record)
         if self._log is not None:

@@ -14,7 +14,7 @@ from servo_agg.adjusting import read_request, refuse_without_drivers, requests_o
 from servo_agg.description import path_of, settings_in
 from servo_agg.operations import Answer, ask, ended
 from servo_agg.protocol import compact, kind, value_of
-from servo_agg.tables import fitted, plain, table
+from servo_agg.tables import fitted, places, plain, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,8 +71,12 @@ def _change(place: tuple[str | None, str], described: Any, setting: Any) -> Obje
         "from": present.get("value"),
         "to": wanted,
         "limits": {key: present[key] for key in ("min", "max", "step", "values") if key in present},
-        "wrong": _wrong(present, wanted),
+        "wrong": _wrong(present, wanted) if _has_value(setting) else "no object with a value",
     }
+
+
+def _has_value(setting: Any) -> bool:
+    return isinstance(setting, dict) and "value" in setting
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
@@ -138,18 +142,19 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
     rows = [
         [
             plain(path_of((change["component"], change["setting"]))),
-            f"{_shown(change['from'])} -> {_shown(change['to'])}",
+            _shown(change["from"]),
+            _shown(change["to"]),
             _limits(change["limits"]),
         ]
         for driver in drivers
         for change in driver["settings"]
     ]
-    laid_out = iter(table(rows, width=None if width is None else width - 2))
+    laid_out = iter(_laid_out(rows, width))
     lines = []
     for number, driver in enumerate(drivers, 1):
         lines.append(f"{number}. {plain(driver['driver'])}")
         for change in driver["settings"]:
-            lines.append(f"  {next(laid_out)}")
+            lines += [f"  {line}" for line in next(laid_out)]
             if change["wrong"]:
                 lines.append(f"    ! {change['wrong']}")
         others = [_other(key, value) for key, value in _beside(driver["input"])]
@@ -161,6 +166,17 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
     if skipped:
         lines.append(f"not run, since nothing of theirs is in the input: {', '.join(map(plain, skipped))}")
     return lines
+
+
+def _laid_out(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
+    """Give the lines of each setting: one in columns, or one for each part where the columns don't fit."""
+    lines = table([[name, f"{before} -> {after}", limits] for name, before, after, limits in rows])
+    if width is None or max(map(places, lines), default=0) <= width - 2:
+        return [[line] for line in lines]
+    return [
+        [name, f"  {before}", f"  -> {after}", *([f"  {limits}"] if limits else [])]
+        for name, before, after, limits in rows
+    ]
 
 
 def _beside(request: Object) -> list[tuple[str, Any]]:

@@ -198,11 +198,12 @@ def carriage_return(name: str) -> str:
 
 
 def _interpreter_fault(path: str, first: bytes, number: int) -> str:
-    interpreter = os.fsdecode((first[2:].split() or [b""])[0])
+    # The system takes nothing but blanks and tabs for white space here.
+    interpreter = os.fsdecode(first[2:].rstrip(b"\n").strip(b" \t").replace(b"\t", b" ").partition(b" ")[0])
     if not interpreter:
         return "its #! line names no interpreter"
-    if first.endswith(b"\r\n"):
-        return _CR_LF
+    if b"\r" in first:
+        return _CR_LF if first.endswith(b"\r\n") else _CR
     if len(first) == _FIRST_LINE and not first.split(None, 1)[1:]:
         return "its #! line is longer than the 255 bytes that the system reads"
     if number == errno.ENOENT:
@@ -216,6 +217,8 @@ _FIRST_LINE = 256
 """Bytes of the first line that Linux looks at."""
 
 _CR_LF = "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+
+_CR = "its lines end in CR alone, as old Macs wrote them; save it with LF line ends"
 
 _BEGINNINGS = {
     b"\x7fELF": "it is a program for another kind of machine, or what it is linked with is missing",

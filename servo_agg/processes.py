@@ -175,6 +175,11 @@ def bearing(marks: set[str]) -> list[Process]:
     return [process for process in look().values() if not process.dead and marks & (process.marks() or set())]
 
 
+def depth(value: str | None) -> int:
+    """Count the aggregators around us, by the value of MARK in our environment."""
+    return 1 + value.count(_LINK) if value else 0
+
+
 def chained(outer: str | None, mark: str) -> str:
     """Give the value of MARK for a driver: what an aggregator around us has started stays known as its."""
     return f"{outer}{_LINK}{mark}" if outer else mark

@@ -109,7 +109,7 @@ class Outcome:
             return ending.trouble
         own = (reply or {}).get("reason")
         # The reason of a reply that says "ok" explains a success that did not happen.
-        if isinstance(own, str) and own and (failure or "status" not in (reply or {})):
+        if isinstance(own, str) and own.strip() and (failure or "status" not in (reply or {})):
             return own
         if ending.signal is not None:
             return "signal"

@@ -10,6 +10,8 @@ Rules (SPEC 4, 9, 10):
 
 from __future__ import annotations
 
+import time
+
 from servo_agg.events import CANCEL, Closed, Exited, Output
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
 from servo_agg.process import carriage_return
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     from servo_agg.protocol import Message
 
     OfDriver = Union[Output, Closed, Exited]
-
-_NOT_FOUND = 127
-"""The exit status of env and of shells for a program that they do not find."""
 
 
 class Job:
@@ -86,6 +85,7 @@ class Phase:
 class Running:
     """One driver, from its start until it is reaped. `now` is always the supervisor's time.
 
+    began_at  its start in monotonic seconds, of which no time in which we were stopped is left out
     asks_for  the driver being adjusted for which this one only asks whether it can be cancelled
     """
 
@@ -94,6 +94,7 @@ class Running:
         self.child = child
         self.phase = phase
         self.life = Life(now, phase.limits)
+        self.began_at = time.monotonic()
         self.ending = Ending()
         self.ending.asked = "" if phase.adjusting else job.arguments[0]
         self.exited = False
@@ -201,14 +202,14 @@ class Running:
         """Give the moment at which it is to be looked at again, if nothing happens before."""
         return None if self._gone else self.life.next_look(now, leader_gone=self.exited)
 
-    def finish(self, now: float, shorten: Callable[[str], str]) -> Outcome:
+    def finish(self, shorten: Callable[[str], str]) -> Outcome:
         """Reap it, if it has exited, and judge it. `shorten` makes of its stderr what is shown."""
-        self.ending.seconds = now - self.life.started_at
+        self.ending.seconds = time.monotonic() - self.began_at
         facts = self.child.ending()
         if facts is not None:
             self.ending.code, self.ending.signal = facts
             self.child.reap()
-        if self.ending.code == _NOT_FOUND and self._reply is None:
+        if self.ending.code and self._reply is None:
             self.ending.hint = carriage_return(self.job.name)
         self.ending.stderr = shorten(self.child.worker.stderr.text())
         outcome = Outcome(self.job.name, self._reply, self.ending, adjusting=self.phase.adjusting)

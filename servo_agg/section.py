@@ -56,8 +56,7 @@ def read(faults: list[Fault] | None = None) -> dict[str, Any]:
     try:
         # The one in C is ten times as quick, and files of some hundred KB are seen.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        document = loader.get_node() if loader.check_node() else None
-        return _construct(loader, _find(document), text.decode(), faults)
+        return _construct(loader, _the_only(loader), text.decode(), faults)
     except (yaml.YAMLError, RecursionError) as error:
         raise BadConfiguration(f"{FILE} cannot be read as YAML: {_where(error, text)}") from None
     finally:
@@ -92,8 +91,25 @@ def _find(document: yaml.Node | None) -> yaml.Node | None:
     for pair in pairs:
         # A sequence holds nodes, a mapping pairs of nodes.
         if isinstance(pair, tuple) and pair[0].value == SECTION:
+            if found is not None:
+                raise BadConfiguration(
+                    f"{_place(pair[0])}: here is another section {SECTION}; put all its keys into one"
+                )
             found = pair[1]
     return found
+
+
+def _the_only(loader: yaml.SafeLoader) -> yaml.Node | None:
+    """Give the node of our section in the first document; in another one it would be overlooked."""
+    section = _find(loader.get_node() if loader.check_node() else None)
+    while loader.check_node():
+        other = _find(loader.get_node())
+        if other is not None:
+            raise BadConfiguration(
+                f"{_place(other)}: the section {SECTION} stands after a `---`, but only what comes before the"
+                " second document is read"
+            )
+    return section
 
 
 def _construct(
@@ -110,12 +126,22 @@ def _construct(
     values: dict[str, Any] = {}
     for key, node in reversed(_pairs(section, set())):
         try:
+            _insist_on_one(key, section, text)
             values[_shown(key, text, key=True)] = _value(loader, key, node, text)
         except BadConfiguration as fault:
             if faults is None:
                 raise
             faults.append(fault)
     return values
+
+
+def _insist_on_one(key: yaml.Node, section: yaml.MappingNode, text: str) -> None:
+    name = _shown(key, text, key=True)
+    alike = [own for own, _ in section.value if _shown(own, text, key=True) == name]
+    if key in alike[1:]:
+        raise BadConfiguration(
+            f"{_place(key)}: {SECTION}.{name} is given a second time; leave one of them out"
+        )
 
 
 def _value(loader: yaml.SafeLoader, key: yaml.Node, node: Any, text: str) -> Any:

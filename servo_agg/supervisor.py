@@ -52,7 +52,8 @@ class Supervisor:
     unkillable   whether something survived SIGKILL: then no driver is started any more
     environment  what drivers get, their mark aside; to be set before the first is run
     shorten      makes of a failed driver's stderr what is shown of it (SPEC 13); likewise
-    remember     is told of each driver's end: `remember(phase, started_at, outcome)`; None: nobody is
+    remember     is told of each driver's end: `remember(phase, began_at, outcome)`, in monotonic
+                 seconds; None: nobody is
     """
 
     def __init__(
@@ -87,7 +88,15 @@ class Supervisor:
 
     def now(self) -> float:
         """Give monotonic seconds, less the time in which we ourselves were stopped (SPEC 9)."""
-        return time.monotonic() - self._stopped
+        self._wake(0.0)
+        return self._woke - self._stopped
+
+    def _wake(self, waited: float) -> None:
+        """Take in that we go on, after a wait of so many seconds at most: what is far beyond was no wait."""
+        woke = time.monotonic()
+        if woke - self._woke > waited + TICK:
+            self._stopped += woke - self._woke
+        self._woke = woke
 
     @property
     def cause(self) -> str | None:
@@ -153,6 +162,8 @@ class Supervisor:
             started = self._start(job, phase)
             if isinstance(started, Outcome):
                 outcomes[job.name] = started
+                if phase.all_or_none:
+                    return
 
     def _start(self, job: Job, phase: Phase) -> Running | Outcome:
         now = self.now()
@@ -173,7 +184,7 @@ class Supervisor:
             ending.asked = "" if phase.adjusting else job.arguments[0]
             self._note(f"{job.name}: {ending.words}")
             outcome = Outcome(job.name, None, ending, adjusting=phase.adjusting)
-            self._keep(phase, now, outcome)
+            self._keep(phase, time.monotonic(), outcome)
             return outcome
         self._note(f"{job.name}: started as process {child.pid}: {' '.join(job.arguments)}")
         running = self._running[child.pid] = Running(job, child, phase, now)
@@ -235,12 +246,15 @@ class Supervisor:
             if not running.done:
                 continue
             del self._running[running.child.pid]
-            outcome = running.finish(self.now(), self.shorten)
-            self._keep(running.phase, running.life.started_at, outcome)
+            outcome = running.finish(self.shorten)
+            self._keep(running.phase, running.began_at, outcome)
             self._note(": ".join(filter(None, (outcome.name, "ended", outcome.status, outcome.message))))
             self.unkillable |= outcome.reason == "unkillable"
             if running.asks_for is None:
                 outcomes[outcome.name] = outcome
+            elif outcome.ending.signal == CANCEL:
+                # Sent to our whole process group, it hit this one on its way into a session of its own.
+                self._ask_whether_it_can(running.asks_for)
             else:
                 self._cancel(running.asks_for, outcome)
         return len(self._running) < before
@@ -271,10 +285,7 @@ class Supervisor:
 
     def _take(self, seconds: float, *, output: bool) -> Any | None:
         event = self._inbox.get(min(seconds, TICK), output=output)
-        woke = time.monotonic()
-        if woke - self._woke > min(seconds, TICK) + TICK:
-            self._stopped += woke - self._woke
-        self._woke = woke
+        self._wake(min(seconds, TICK))
         self._digest(event)
         return event
 

@@ -119,7 +119,8 @@ def timings(records: Sequence[Record], total: float, *, width: int | None) -> li
     """Draw a bar for each record on a common time axis, `total` seconds long (SPEC 14)."""
     if not records:
         return [f"total {total:.3f} s; no driver was run"]
-    ordered = sorted(records, key=lambda record: record.start)
+    # Drivers of a query start in the order of their names, often in the same millisecond.
+    ordered = sorted(records, key=lambda record: (record.start, record.driver))
     rows = [
         [ascii_only(record.driver), record.phase, f"{record.seconds:.3f}", ascii_only(record.status)]
         for record in ordered

@@ -474,7 +474,10 @@ def test_signals_tells_masks(tmp_path: Path) -> None:
     servo = ServoDirectory(tmp_path)
     servo.add("web", "signals")
     operation = alone(servo, "web").adjust("app", {})
-    assert operation.reply == {"status": "ok", "blocked": "0" * 16, "ignored": "0" * 16}
+    assert operation.reply is not None
+    assert operation.reply["blocked"] == "0" * 16
+    # The two that glibc keeps for itself may be ignored in whoever runs the tests.
+    assert int(operation.reply["ignored"], 16) & ~0x180000000 == 0
 
 
 @pytest.mark.parametrize(("unbuffered", "early"), [("1", True), (None, False)])

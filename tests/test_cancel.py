@@ -99,6 +99,26 @@ def test_one_that_is_silent_after_a_cancel_is_timed_out_as_ever(servo: ServoDire
     assert operation.reply["drivers"]["01cancelable"]["reason"] == "timeout"
 
 
+def test_it_is_asked_again_when_a_signal_to_our_group_ended_the_question(servo: ServoDirectory) -> None:
+    # A process that is started belongs to our group for an instant, before it has a session of its own.
+    servo.add("01cancelable", "cancelable", seconds=600, when="adjust")
+    source = (servo.drivers / "01cancelable").read_text()
+    (servo.drivers / "01cancelable").write_text(
+        source.replace(
+            "#!/bin/sh\n",
+            '#!/bin/sh\nif [ "$1" = --info ] && rmdir adjusting 2>/dev/null; then kill -USR1 $$; fi\n',
+        )
+    )
+    with servo.agent().start_adjust("app", servo.request("01cancelable.cpu")) as running:
+        running.wait_for_line(lambda message: message.get("message") == "01cancelable: may be canceled")
+        (servo.path / "adjusting").mkdir()
+        running.send_signal(signal.SIGUSR1)
+        operation = running.finish(30)
+    assert not (servo.path / "adjusting").exists()
+    assert operation.reply is not None
+    assert operation.reply["drivers"]["01cancelable"]["reason"] == "rolled-back"
+
+
 def test_a_driver_that_does_not_tell_whether_it_can_may_finish(servo: ServoDirectory) -> None:
     servo.add("01cancelable", "cancelable", seconds=1, when="adjust")
     source = (servo.drivers / "01cancelable").read_text()

@@ -365,6 +365,31 @@ def test_who_is_never_asked_beside_others_is_not_told_to_be_asked_alone(servo: S
     assert [row["verdict"] for row in final["drivers"]] == ["unsteady", "ok"]
 
 
+def test_who_fails_once_only_is_not_told_to_be_asked_alone(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01a", "#!/bin/sh\n[ $1 = --query ] && mkdir seen 2>/dev/null && exit 1\n. ./behave.sh\nbehave\n"
+    )
+    servo.add("02b", "plain")
+    final = checked(servo)
+    (problem,) = final["problems"]
+    assert problem["what"].startswith("failed when it was asked first, but not the second time: on --query:")
+    assert [row["verdict"] for row in final["drivers"]] == ["unsteady", "ok"]
+
+
+def test_a_driver_inside_that_fails_is_a_problem_without_an_application_too(servo: ServoDirectory) -> None:
+    info = {
+        "version": "aggregator 2.0.0 (unknown)",
+        "has_cancel": True,
+        "drivers": {"03bad": {"version": "unknown", "has_cancel": False, "message": "exited with status 3"}},
+    }
+    servo.add_script("10inner", describing(info))
+    completed = servo.run("--check", "--json")
+    assert completed.returncode == 1
+    (problem,) = completed.messages[0]["problems"]
+    assert problem["drivers"] == ["10inner"]
+    assert problem["what"] == "03bad, a driver inside it, fails: exited with status 3"
+
+
 @pytest.mark.full
 def test_without_a_timeout_each_driver_has_its_time_also_one_after_another(servo: ServoDirectory) -> None:
     # All together take longer than one may.

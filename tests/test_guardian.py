@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes import alive, environment, wait_until
+from tests.processes import alive, children, environment, wait_until
 
 if TYPE_CHECKING:
     from tests.servo import ServoDirectory
-
-
-def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(word) for word in file.read().split()]
 
 
 @pytest.mark.parametrize("kind", ["silent", "stubborn"])

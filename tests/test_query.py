@@ -197,3 +197,12 @@ def test_a_timeout_tells_of_one_that_had_to_wait(servo: ServoDirectory) -> None:
     completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
     assert completed.reply["reason"] == "timeout"
     assert "late because of `parallel` or `serial`, and was stopped" in completed.reply["message"]
+
+
+def test_once_a_driver_cannot_be_started_no_further_one_is_begun(servo: ServoDirectory) -> None:
+    servo.configure("agg: {parallel: 1}")
+    servo.add_script("01broken", "#!/no/such/interpreter\n")
+    servo.add("02plain", "plain")
+    completed = servo.run("--query", "app")
+    assert completed.reply["reason"] == "cannot-start"
+    assert servo.log() == []

@@ -19,7 +19,7 @@ import pyte
 import pytest
 
 from tests.processes import DeadlineError, environment
-from tests.sources import adjusting
+from tests.sources import adjusting, describing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -428,3 +428,17 @@ def test_what_drivers_write_to_stderr_is_seen_at_once(servo: ServoDirectory, ter
     terminal.watch(lambda: terminal.lines == ["01a: on its way"], "what the driver wrote")
     assert run.process.poll() is None
     assert run.finish() == 0
+
+
+def test_a_plan_that_does_not_fit_gives_each_part_a_line_of_its_own(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    image = "registry.example.com/team/payments"
+    settings = {"image": {"value": f"{image}:1.22.3"}}
+    servo.add_script(
+        "01pay", describing({"application": {"components": {"payments": {"settings": settings}}}})
+    )
+    terminal = terminals(80)
+    run = Session(servo, terminal, "1", "--plan", "app", "--set", f"payments.image={image}:1.23.0")
+    assert run.finish() == 0
+    assert terminal.lines == ["1. 01pay", "  payments.image", f"    {image}:1.22.3", f"    -> {image}:1.23.0"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.processes import alive, wait_until
-from tests.sources import adjusting
+from tests.sources import adjusting, describing
 
 if TYPE_CHECKING:
     from tests.servo import ServoDirectory
@@ -134,6 +134,22 @@ def test_time_in_which_we_were_stopped_does_not_count(servo: ServoDirectory) -> 
         running.send_signal(signal.SIGCONT)
         operation = running.finish()
     assert operation.ok
+
+
+def test_nor_does_it_while_drivers_are_being_started(servo: ServoDirectory) -> None:
+    # The first of them stops us, for longer than a query may take, while we start the others.
+    servo.add_script(
+        "01stops-us",
+        """\
+        #!/bin/sh
+        if [ "$1" = --query ]; then kill -STOP $PPID; sleep 2.5; kill -CONT $PPID; fi
+        echo '{"version":"1","application":{}}'
+        """,
+    )
+    for name in ("02a", "03b", "04c", "05d", "06e", "07f", "08g"):
+        servo.add_script(name, describing({"application": {}}, seconds=0.3))
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
+    assert completed.returncode == 0, completed
 
 
 def test_while_the_agent_does_not_read_nobody_is_timed_out(servo: ServoDirectory) -> None:

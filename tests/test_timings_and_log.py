@@ -361,3 +361,42 @@ def test_the_log_is_appended_to_where_the_servo_directory_is(servo: ServoDirecto
         completed: Completed = servo.run("--info")
         assert completed.returncode == 0
     assert [line["driver"] for line in logged(servo, "logs/run.log")] == ["before", "01a", "01a"]
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "out", "config.yaml"])
+def test_a_log_that_is_our_stdout_or_configuration_is_not_written(servo: ServoDirectory, path: str) -> None:
+    servo.configure(f"agg: {{log: {path}}}")
+    servo.add("01web", "plain", component="web")
+    with (servo.path / "out").open("wb") as out:
+        done = subprocess.run(
+            ["./adjust", "--query", "app"],
+            cwd=servo.path,
+            env=environment(servo.env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=True,
+        )
+    assert (
+        done.stderr == f"warning: the log {path} is our stdout or config.yaml: nothing is logged\n".encode()
+    )
+    assert list(json.loads((servo.path / "out").read_bytes())) == ["application"]
+    assert (servo.path / "config.yaml").read_text() == f"agg: {{log: {path}}}"
+
+
+def test_time_in_which_we_were_stopped_is_told_though_it_is_not_held_against_anyone(
+    servo: ServoDirectory,
+) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01web", "slow", component="web", seconds=0.5, when="adjust")
+    servo.add("02db", "plain", component="db")
+    with servo.agent().start_adjust("app", servo.request("web.cpu", "db.cpu")) as running:
+        running.wait_for_line(lambda message: message.get("message") == "01web: starting")
+        running.send_signal(signal.SIGSTOP)
+        # Not waited for: it is what is measured.
+        time.sleep(2)
+        running.send_signal(signal.SIGCONT)
+        running.finish()
+    web, db = [line for line in logged(servo) if line["phase"] == "adjust"]
+    assert web["seconds"] >= 2
+    assert db["start"] >= web["start"] + 2

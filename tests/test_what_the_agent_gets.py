@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 import pytest
 
 from tests.agent import Agent
-from tests.processes import alive, environment, kill_session, wait_until
+from tests.processes import alive, children, environment, kill_session, wait_until
 from tests.servo import REPOSITORY
 
 if TYPE_CHECKING:
@@ -530,3 +531,24 @@ def test_spec_5_python_m_servo_agg_knows_its_usage(driver: ServoDirectory) -> No
         stdout, stderr = process.communicate(timeout=30)
     own = driver.run("--no-such-option")
     assert (process.returncode, stdout, stderr) == (2, own.stdout, own.stderr)
+
+
+def test_a_stdin_that_does_not_block_is_waited_for(servo: ServoDirectory) -> None:
+    servo.add("web", "plain")
+    theirs, ours = os.pipe()
+    os.set_blocking(theirs, False)
+    with subprocess.Popen(
+        ["./adjust", "app"],
+        cwd=servo.path,
+        env=environment(servo.env),
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as program:
+        os.close(theirs)
+        # It has the guardian and so waits for stdin, which it found empty.
+        wait_until(lambda: children(program.pid), 10, "its guardian")
+        os.write(ours, json.dumps(servo.request("web.cpu")).encode())
+        os.close(ours)
+        stdout, stderr = program.communicate(timeout=20)
+    assert json.loads(stdout.splitlines()[-1])["status"] == "ok", stderr

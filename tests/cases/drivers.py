@@ -1242,6 +1242,24 @@ STARTS = (
     ),
     Case(
         "SPEC 13",
+        "line ends of an old Mac",
+        "#!/bin/sh\recho hi\r",
+        words=("--query", "app"),
+        reason="cannot-start",
+        message=(
+            "driver: failed: on --query: cannot be started: its lines end in CR alone, as old Macs wrote"
+            " them; save it with LF line ends"
+        ),
+    ),
+    Case(
+        "SPEC 7.9",
+        "a reason of blanks",
+        driver(adjust=says('{"status":"failed","reason":"  ","message":"no"}') + "\nexit 1"),
+        reason="exit-status",
+        message="driver: failed: no (exited with status 1)",
+    ),
+    Case(
+        "SPEC 13",
         "the file is gone in mid-adjust",
         driver(query="rm $0\n" + says('{"components":{"web":{"settings":{"cpu":{}}}}}')),
         reason="cannot-start",
