@@ -102,8 +102,15 @@ def _find(document: yaml.Node | None) -> yaml.Node | None:
 def _the_only(loader: yaml.SafeLoader) -> yaml.Node | None:
     """Give the node of our section in the first document; in another one it would be overlooked."""
     section = _find(loader.get_node() if loader.check_node() else None)
-    while loader.check_node():
-        other = _find(loader.get_node())
+    others = []
+    try:
+        while loader.check_node():
+            others.append(_find(loader.get_node()))
+    except Exception as error:
+        # Further documents are not ours to judge.
+        if not hasattr(error, "problem_mark"):
+            raise
+    for other in others:
         if other is not None:
             raise BadConfiguration(
                 f"{_place(other)}: the section {SECTION} stands after a `---`, but only what comes before the"

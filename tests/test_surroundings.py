@@ -642,7 +642,8 @@ BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
         "agg:\n  serial: !!python/object/apply:os.system ['touch it']\n",
         ["python/object"],
     ),
-    "two sections, the last wrong": ("agg: {parallel: 1}\nagg: {parallel: x}\n", ["line 2", "agg.parallel"]),
+    "two sections": ("agg: {parallel: 1}\nagg: {parallel: 1}\n", ["line 2", "another section agg"]),
+    "two documents with one": ("agg: {parallel: 1}\n---\nagg: {}\n---\n]]]\n", ["line 3", "after a `---`"]),
     "a tab": ("agg:\n\tparallel: 1\n", ["line 2", "\\tparallel"]),
     "too long": ("x: y\n" * 300_000 + "agg: {parallel: 1}\n", ["longer than 1 MiB"]),
 }
@@ -672,8 +673,7 @@ GOOD_FILES: dict[str, str | bytes] = {
     "a bomb of merges": merges(parallel=1),
     "deep, outside": "x: " + "[" * 10_000 + "]" * 10_000 + "\nagg: {parallel: 1}\n",
     "an object of Python's, outside": "x: !!python/object/apply:os.system ['touch it']\nagg: {parallel: 1}\n",
-    "two sections": "agg: {parallel: x}\nagg: {parallel: 1}\n",
-    "two documents": "agg: {parallel: 1}\n---\nagg: {parallel: x}\n---\n]]]\n",
+    "two documents": "agg: {parallel: 1}\n---\nx: {parallel: x}\n---\n]]]\n",
     "long": "x: y\n" * 10_000_000,
 }
 

@@ -178,14 +178,14 @@ def record(driver: str, phase: str, start: float, seconds: float) -> Record:
 
 def test_bars_share_one_axis() -> None:
     records = [
-        record("02b", "query", 0.1, 0.4),
-        record("01a", "query", 0.1, 0.1),
+        record("02b", "query", 0.1, 0.1),
+        record("01a", "query", 0.1, 0.4),
         record("größe", "adjust", 0.5, 0.5),
     ]
     assert timings(records, 1.0, width=60) == [
         r"driver       phase   seconds  status  0 s              1.000 s",
-        r"02b          query     0.400  ok        ==========",
-        r"01a          query     0.100  ok        ==",
+        r"01a          query     0.400  ok        ==========",
+        r"02b          query     0.100  ok        ==",
         r"gr\xf6\xdfe  adjust    0.500  ok                  ============",
         r"total 1.000 s; one after another it would have been 1.100 s",
     ]
