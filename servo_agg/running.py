@@ -85,16 +85,17 @@ class Phase:
 class Running:
     """One driver, from its start until it is reaped. `now` is always the supervisor's time.
 
-    began_at  its start in monotonic seconds, of which no time in which we were stopped is left out
+    began_at  just before its start, in monotonic seconds, of which no time in which we were stopped
+              is left out
     asks_for  the driver being adjusted for which this one only asks whether it can be cancelled
     """
 
-    def __init__(self, job: Job, child: Child, phase: Phase, now: float) -> None:
+    def __init__(self, job: Job, child: Child, phase: Phase, now: float, began_at: float) -> None:
         self.job = job
         self.child = child
         self.phase = phase
         self.life = Life(now, phase.limits)
-        self.began_at = time.monotonic()
+        self.began_at = began_at
         self.ending = Ending()
         self.ending.asked = "" if phase.adjusting else job.arguments[0]
         self.exited = False

@@ -166,7 +166,7 @@ class Supervisor:
                     return
 
     def _start(self, job: Job, phase: Phase) -> Running | Outcome:
-        now = self.now()
+        now, began_at = self.now(), time.monotonic()
         try:
             child = Child(
                 job.name,
@@ -184,10 +184,10 @@ class Supervisor:
             ending.asked = "" if phase.adjusting else job.arguments[0]
             self._note(f"{job.name}: {ending.words}")
             outcome = Outcome(job.name, None, ending, adjusting=phase.adjusting)
-            self._keep(phase, time.monotonic(), outcome)
+            self._keep(phase, began_at, outcome)
             return outcome
         self._note(f"{job.name}: started as process {child.pid}: {' '.join(job.arguments)}")
-        running = self._running[child.pid] = Running(job, child, phase, now)
+        running = self._running[child.pid] = Running(job, child, phase, now, began_at)
         return running
 
     def _obey(self, *, adjusting: bool) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.processes import environment
+from tests.processes import environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -391,7 +391,7 @@ def test_time_in_which_we_were_stopped_is_told_though_it_is_not_held_against_any
     servo.add("01web", "slow", component="web", seconds=0.5, when="adjust")
     servo.add("02db", "plain", component="db")
     with servo.agent().start_adjust("app", servo.request("web.cpu", "db.cpu")) as running:
-        running.wait_for_line(lambda message: message.get("message") == "01web: starting")
+        wait_until(lambda: servo.log(phase="adjust"), 10, "the first driver's adjust")
         running.send_signal(signal.SIGSTOP)
         # Not waited for: it is what is measured.
         time.sleep(2)
