@@ -13,8 +13,8 @@ from servo_agg.description import check_shape, chosen, completed, route
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended
+from servo_agg.phase import Job, Phase
 from servo_agg.protocol import Progress, Reply, encode, parse
-from servo_agg.running import Job, Phase
 from servo_agg.section import INSTALL
 from servo_agg.threads import Bell, start
 

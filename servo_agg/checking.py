@@ -17,8 +17,8 @@ from servo_agg.description import listed, settings_in
 from servo_agg.errors import Conflict, Fault
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, version_of
+from servo_agg.phase import Job, Phase
 from servo_agg.protocol import as_text
-from servo_agg.running import Job, Phase
 from servo_agg.tables import counted, fitted, plain, table, wrapped
 
 TYPE_CHECKING = False

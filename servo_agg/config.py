@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-from servo_agg import section
 from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD, lack
 from servo_agg.lifecycle import extent
 from servo_agg.processes import MARK, depth
@@ -92,7 +91,10 @@ class Config:
         self.drivers, self.passed_over = _discover(self.directory)
         settings: dict[str, Any] = {}
         try:
-            settings = section.read(faults)
+            if os.path.lexists("config.yaml"):
+                from servo_agg import section  # noqa: PLC0415 - without the file there is nothing to read
+
+                settings = section.read(faults)
         except (BadConfiguration, BadEnvironment) as fault:
             if faults is None:
                 raise

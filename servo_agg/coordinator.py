@@ -121,7 +121,7 @@ class Coordinator:
     def _look_back(self, history: History) -> None:
         history.close(self._console.say)
         if self._call.timings:
-            from servo_agg.tables import timings  # noqa: PLC0415 - only for people who asked
+            from servo_agg.tables import timings
 
             total = time.monotonic() - STARTED
             for line in timings(history.records, total, width=width_of(2)):
@@ -182,22 +182,22 @@ class Coordinator:
             raise BadInput(given.fault)
         text = b"" if given is None else given.text
         if call.operation == "plan":
-            from servo_agg.planning import plan  # noqa: PLC0415 - only for people
+            from servo_agg.planning import plan
 
             return plan(run, application, text, call.choices, json=call.json, width=width_of(1))
-        from servo_agg.adjusting import adjust  # noqa: PLC0415 - not on the way of a query
+        from servo_agg.adjusting import adjust
 
         return adjust(run, application, text, call.choices)
 
     def _check(self, run: Run, faults: list[Fault]) -> Answer:
-        from servo_agg.checking import check  # noqa: PLC0415 - only for people
+        from servo_agg.checking import check
 
         call = self._call
         return check(run, call.application, faults, json=call.json, width=width_of(1), colour=wants_colour(1))
 
     def _begin_history(self) -> History:
         if self._history is None:
-            from servo_agg.history import History  # noqa: PLC0415 - only where timings or a log are wanted
+            from servo_agg.history import History
 
             self._history = History(self._call.application, STARTED)
             self._supervisor.remember = self._history.remember
@@ -243,7 +243,7 @@ def confess(error: BaseException, note: Callable[[str], object]) -> dict[str, st
     words = lack(error)
     if words is not None:
         return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {words}"}
-    import traceback  # noqa: PLC0415 - only a mistake of ours needs it
+    import traceback
 
     for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
         note(line)

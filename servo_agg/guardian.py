@@ -7,7 +7,8 @@ Rules (SPEC 10):
   each driver that the ledger names; of a start announced without a pid it kills all that bear its mark.
 - A driver is not its child, and may be reaped by another at any time: before each signal pid and
   start time are compared.
-- At our normal end it is released; gone, for that or another reason, it is reaped at once.
+- At our normal end it is killed, since there is nothing to guard; gone, for that or another reason, it is
+  reaped at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from servo_agg.lifecycle import Life, Limits
 from servo_agg.processes import bearing, kill_all
 from servo_agg.signals import SIG_IGN, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, signal
+from servo_agg.threads import Lock
 from servo_agg.tree import Tree, take_in
 
 TYPE_CHECKING = False
@@ -34,11 +36,6 @@ _SWEEP = 0.2
 _GLANCE = 0.02
 """Seconds between two looks at trees that are being stopped."""
 
-_FAREWELL = 1.0
-"""Seconds that a guardian to be reaped has before it is killed: it might be stopped."""
-
-_DISMISSED = b"."
-
 
 class Guardian:
     """The watcher, seen from the process that it guards.
@@ -50,42 +47,36 @@ class Guardian:
         """Fork it. `keep`: descriptors that it holds on to until no driver is alive."""
         ours, self.line = os.pipe()
         self._reaped = False
+        self._lock = Lock()
         self._pid = os.fork()
         if self._pid == 0:
             _guard(ours, keep, ledger)
         os.close(ours)
 
     def release(self) -> None:
-        """Tell it to go: no driver runs, and none will be started. What the ledger still names is left alone.
+        """End it: no driver runs, and none will be started. What the ledger still names is left alone.
 
         Told while the last words are being written, it has gone by the time it is reaped: it takes 1 ms.
+        It is killed because nothing can keep it from that, not even that it was stopped.
         """
-        # That it was killed, by an operator or for want of memory, is no failure of this run.
-        try:  # noqa: SIM105 - contextlib takes 0.6 ms to import, on the way of each query
-            os.write(self.line, _DISMISSED)
-        except BrokenPipeError:
-            pass
+        with self._lock:
+            if not self._reaped:
+                os.kill(self._pid, SIGKILL)
 
     def reap(self) -> None:
-        """Reap it, unless that was done; one that does not go, being stopped perhaps, is killed."""
-        if self._reaped:
-            return
-        self._reaped = True
-        deadline = time.monotonic() + _FAREWELL
-        while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() >= deadline:
-                os.kill(self._pid, SIGKILL)
+        """Wait until it has gone, unless that was done."""
+        with self._lock:
+            if not self._reaped:
                 os.waitpid(self._pid, 0)
-                return
-            time.sleep(0.0002)
+                self._reaped = True
 
 
 def _guard(line: int, keep: Iterable[int], ledger: Ledger) -> NoReturn:
     """Be the guardian. Whatever happens here, it must not return into the program."""
     try:
         _detach(line, keep)
-        if _wait(line):
-            _stop_all(ledger.starts())
+        _wait(line)
+        _stop_all(ledger.starts())
     finally:
         os._exit(0)
 
@@ -104,12 +95,11 @@ def _detach(line: int, keep: Iterable[int]) -> None:
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
-def _wait(line: int) -> bool:
-    """Sleep until the other end is gone; tell whether that was its death, not a dismissal."""
+def _wait(line: int) -> None:
+    """Sleep until the other end is gone."""
     waiting = select.poll()
-    waiting.register(line, select.POLLIN)
+    waiting.register(line, 0)
     waiting.poll()
-    return os.read(line, 1) != _DISMISSED
 
 
 class _Stop:

@@ -3,20 +3,20 @@
 Rules (SPEC 5, 6):
 - A story gives its Answer: the one final object (or, for the version, a line) and the exit status.
 - What is the caller's or the operator's fault is raised as a Fault.
-- Each is one `drive` of all drivers.
+- Each is one `drive` of all drivers. What judges and merges their replies is imported where it is
+  wanted, which is after they have been started.
 """
 
 from __future__ import annotations
 
 import os
 
-from servo_agg import VERSION, report
-from servo_agg.description import describe, merge
+from servo_agg import VERSION
 from servo_agg.errors import Misshapen
 from servo_agg.events import AGENT_GONE, CANCEL
 from servo_agg.lifecycle import Limits
+from servo_agg.phase import Job, Phase
 from servo_agg.protocol import as_text, clip
-from servo_agg.running import Job, Phase
 from servo_agg.signals import number_of
 
 TYPE_CHECKING = False
@@ -110,6 +110,8 @@ def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = No
 
     `outcomes` are of the drivers that were adjusted; `more` is what else the final object is to hold.
     """
+    from servo_agg import report
+
     said = "terminated"
     if cause == CANCEL:
         said, words = "canceled", "canceled by SIGUSR1; no further driver was started"
@@ -153,6 +155,8 @@ def version(run: Run) -> Answer:
         return ended(run.supervisor.cause)
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
+        from servo_agg import report
+
         run.tell(report.lines_of(failures))
     return Answer(_version_text(outcomes), 1 if failures else 0)
 
@@ -192,11 +196,15 @@ class Asked:
 
     def merged(self) -> tuple[Object, Owners]:
         """Give the merged description and the owners. Raises Conflict."""
+        from servo_agg.description import merge
+
         return merge((outcome.name, outcome.reply) for outcome in self.outcomes)
 
 
 def examine_query(outcome: Outcome) -> None:
     """Have the reply be a description, wrapped where it was not, or make a failure of it (SPEC 4)."""
+    from servo_agg.description import describe
+
     try:
         outcome.reply = describe(outcome.reply)
     except Misshapen as error:
@@ -218,5 +226,7 @@ def query(run: Run, application: str) -> Answer:
     if asked.cause:
         return ended(asked.cause)
     if asked.failures:
+        from servo_agg import report
+
         return Answer(report.failure(asked.failures), 1)
     return Answer(asked.merged()[0], 0)

@@ -21,65 +21,14 @@ from servo_agg.tree import Tree, take_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any, Union
 
-    from servo_agg.lifecycle import Limits
+    from servo_agg.phase import Job, Phase
     from servo_agg.process import Child
     from servo_agg.protocol import Message
 
     OfDriver = Union[Output, Closed, Exited]
-
-
-class Job:
-    """A driver to be run: its name, its arguments, and what it is given on stdin (None: nothing)."""
-
-    __slots__ = ("arguments", "given", "name")
-
-    def __init__(self, name: str, arguments: Sequence[str], given: bytes | None = None) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.given = given
-
-
-class Phase:
-    """How the drivers of one call of `drive` are run and judged.
-
-    name         `info`, `query` or `adjust`; when they are adjusted there are no whole documents,
-                 malformed output stops at once, and a reply needs a status
-    limits       deadlines and graces
-    together     how many may run at once
-    apart        names of those of which only one at a time may run
-    all_or_none  once one has failed, no other is begun, and those that run have RESPITE
-    hear         is told of a driver's messages, those that came together at once: `hear(name, messages)`
-    examine      looks into a successful outcome and may make it a failure
-    """
-
-    __slots__ = ("all_or_none", "apart", "examine", "hear", "limits", "name", "together")
-
-    def __init__(
-        self,
-        name: str,
-        limits: Limits,
-        *,
-        together: int = 1,
-        apart: Collection[str] = (),
-        all_or_none: bool = False,
-        hear: Callable[[str, Sequence[Message]], None] | None = None,
-        examine: Callable[[Outcome], None] | None = None,
-    ) -> None:
-        self.name = name
-        self.limits = limits
-        self.together = together
-        self.apart = apart
-        self.all_or_none = all_or_none
-        self.hear = hear
-        self.examine = examine
-
-    @property
-    def adjusting(self) -> bool:
-        """Whether the drivers are adjusted."""
-        return self.name == "adjust"
 
 
 class Running:
@@ -87,20 +36,26 @@ class Running:
 
     began_at  just before its start, in monotonic seconds, of which no time in which we were stopped
               is left out
+    has_news  whether something has happened to it since it was last attended to
+    look_at   the moment at which it is to be attended to if nothing happens before; None: there is none
     asks_for  the driver being adjusted for which this one only asks whether it can be cancelled
     """
 
-    def __init__(self, job: Job, child: Child, phase: Phase, now: float, began_at: float) -> None:
+    def __init__(
+        self, job: Job, child: Child, phase: Phase, now: float, began_at: float, asks_for: Running | None
+    ) -> None:
         self.job = job
         self.child = child
         self.phase = phase
         self.life = Life(now, phase.limits)
         self.began_at = began_at
+        self.has_news = True
+        self.look_at: float | None = None
         self.ending = Ending()
-        self.ending.asked = "" if phase.adjusting else job.arguments[0]
+        self.ending.asked = _asked(job, phase)
         self.exited = False
         self.told_of_cancel = False
-        self.asks_for: Running | None = None
+        self.asks_for = asks_for
         self._decoder = Decoder(document=not phase.adjusting)
         self._reply: dict[str, Any] | None = None
         self._tree: Tree | None = None
@@ -114,8 +69,9 @@ class Running:
             return True
         return self.exited and self._closed and (self._gone or not self.life.stopping)
 
-    def learn(self, event: OfDriver, now: float) -> list[Message]:
-        """Take in what happened to it; give the messages that this brought."""
+    def learn(self, event: OfDriver, now: float, note: Callable[..., None]) -> list[Message]:
+        """Take in what happened to it; give the messages that this brought. `note`: see Supervisor."""
+        self.has_news = True
         messages: list[Message] = []
         if isinstance(event, Exited):
             self.exited = True
@@ -132,6 +88,7 @@ class Running:
         for message in messages:
             if isinstance(message, Reply):
                 self._reply = message.content
+                note(f"{self.job.name}: replies ", message.content)
             elif isinstance(message, Malformed):
                 self._blame("malformed", f"its output is malformed: {message.why}")
         return messages
@@ -175,6 +132,7 @@ class Running:
         self.child.signal(CANCEL)
         self.ending.sent(CANCEL)
         if not is_aggregator:
+            self.has_news = True
             self.life.leave_by(now + self.phase.limits.cancel_grace)
 
     def descend(self, now: float) -> None:
@@ -199,9 +157,10 @@ class Running:
             self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
         self._gone = step == "done"
 
-    def next_look(self, now: float) -> float | None:
-        """Give the moment at which it is to be looked at again, if nothing happens before."""
-        return None if self._gone else self.life.next_look(now, leader_gone=self.exited)
+    def was_attended(self, now: float) -> None:
+        """Take in that there is nothing more to do about it for now."""
+        self.has_news = False
+        self.look_at = None if self._gone else self.life.next_look(now, leader_gone=self.exited)
 
     def finish(self, shorten: Callable[[str], str]) -> Outcome:
         """Reap it, if it has exited, and judge it. `shorten` makes of its stderr what is shown."""
@@ -225,9 +184,22 @@ class Running:
         tree.kill()
 
     def _begin_stop(self, cause: str | None) -> Tree:
+        self.has_news = True
         self.ending.stopped = cause
         self._tree = Tree(self.child.pid, self.child.mark)
         return self._tree
+
+
+def not_begun(job: Job, phase: Phase, why: str) -> Outcome:
+    """Give the outcome of a driver that could not be started, and say `why` (SPEC 13)."""
+    ending = Ending()
+    ending.trouble, ending.words = "cannot-start", f"cannot be started: {why}"
+    ending.asked = _asked(job, phase)
+    return Outcome(job.name, None, ending, adjusting=phase.adjusting)
+
+
+def _asked(job: Job, phase: Phase) -> str:
+    return "" if phase.adjusting else job.arguments[0]
 
 
 def stop_all(these: Iterable[Running], cause: str | None, now: float) -> None:

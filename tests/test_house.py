@@ -40,6 +40,9 @@ PACKAGES = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("p
 FOR_OTHERS = {f"servo_agg.{room}" for room in ("adjusting", "checking", "history", "planning", "tables")}
 """The rooms of an adjust, and of what only people ask for."""
 
+AFTER_THE_START = {f"servo_agg.{room}" for room in ("description", "report", "running", "section")}
+"""The rooms that judge and merge what drivers reply, and the one that reads a config.yaml."""
+
 
 def imported(servo: ServoDirectory, *arguments: str, given: bytes = b"") -> set[str]:
     """Give what a run of python with these arguments imports beyond what its bare start does, rooms left out.
@@ -96,6 +99,38 @@ def test_an_adjust_imports_psutil_and_the_lock_and_nothing_else(servo: ServoDire
     modules = imported(servo, "./adjust", "app", given=request)
     assert {"psutil", "fcntl"} <= modules
     assert modules <= NEEDED | {"fcntl"} | imported(servo, "-c", "import psutil")
+
+
+AT_EACH_START = """
+import runpy
+import sys
+
+def tell(event, _):
+    if event == "os.posix_spawn":
+        print(*(name for name in sys.modules if name.startswith("servo_agg.")), file=sys.stderr, flush=True)
+
+sys.addaudithook(tell)
+sys.argv = ["./adjust", "--query", "app"]
+runpy.run_path("./adjust", run_name="__main__")
+"""
+"""Says at each start of a driver which rooms have been imported by then."""
+
+
+def test_no_driver_waits_for_the_import_of_what_judges_its_reply(servo: ServoDirectory) -> None:
+    servo.add("01plain", "plain")
+    servo.add("02plain", "plain", component="other")
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EACH_START],
+        cwd=servo.path,
+        env=environment(servo.env),
+        capture_output=True,
+        check=True,
+    )
+    starts = done.stderr.decode().splitlines()
+    assert len(starts) == 2
+    for rooms in starts:
+        assert "servo_agg.process" in rooms.split()
+        assert AFTER_THE_START & set(rooms.split()) == set()
 
 
 def test_the_contract_and_the_code_agree_on_the_version() -> None:
