@@ -44,7 +44,10 @@ sys.path.append({repository!r})
 from servo_agg import cli, coordinator
 imported = time.monotonic()
 
-from servo_agg import config, guardian, inbox, operations, process, running, supervisor
+from servo_agg import description, running
+all_imported = time.monotonic()
+
+from servo_agg import config, guardian, inbox, process, supervisor
 
 notes = []
 
@@ -70,7 +73,7 @@ note(process.Child, "__init__", "spawn")
 note(inbox.Inbox, "get", "waiting")
 note(running.Running, "learn", "reading")
 note(running.Running, "finish", "judging and reaping")
-note(operations, "merge", "merge")
+note(description, "merge", "merge")
 note(coordinator, "encode", "encode")
 note(supervisor.Supervisor, "flush", "write")
 note(supervisor.Supervisor, "drive", "drive")
@@ -81,7 +84,7 @@ leave = os._exit
 
 def leave_a_word(status):
     if os.getpid() == ours:
-        said = repr([begun, imported, ready, notes])
+        said = repr([begun, imported, all_imported, ready, notes])
         os.write(file, f"[{{time.monotonic()}}, {{said}}]".replace("'", '"').encode())
     leave(status)
 
@@ -95,6 +98,7 @@ PARTS = (
     "interpreter start",
     "imports: standard library",
     "imports: our rooms",
+    "imports: while drivers run",
     "configuration",
     "guardian",
     "spawn",
@@ -126,13 +130,15 @@ class Anatomy:
         self.floor.append(here.seconds(self.directory, here.floor(self.directory)))
         started = time.monotonic()
         noted = here.run(self.directory, (str(here.python), str(self.runner), "--query", "app"))
-        left, (begun, imported, ready, notes) = json.loads(
+        left, (begun, imported, all_imported, ready, notes) = json.loads(
             (self.directory / "notes").read_text(encoding="utf-8")
         )
         taken = {
             "interpreter start": begun - started,
             "imports: standard library": (imported - begun) * of_library,
             "imports: our rooms": (imported - begun) * (1 - of_library),
+            # Here they are taken before, since the notes need them; the drivers do not wait for them.
+            "imports: while drivers run": all_imported - imported,
             "exit": started + noted.seconds - left,
         }
         flushing = next(began for name, began, _ in notes if name == "write")
@@ -142,7 +148,7 @@ class Anatomy:
             elif name in PARTS:
                 taken[name] = taken.get(name, 0.0) + ended - began
         # What the runner itself took to prepare its notes is nobody's.
-        taken["the rest"] = noted.seconds - (ready - imported) - sum(taken.values())
+        taken["the rest"] = noted.seconds - (ready - all_imported) - sum(taken.values())
         for part in PARTS:
             self.parts[part].append(taken.get(part, 0.0))
 

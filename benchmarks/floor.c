@@ -1,10 +1,10 @@
 /* What the machine needs for the drivers: start all of them at once, read what they say, wait for their ends.
  *
- *     floor adjust.d/01one adjust.d/02two ...
+ *     floor PYTHONPATH adjust.d/01one adjust.d/02two ...
  *
- * Each is run as `DRIVER --query app`, with an empty stdin, two pipes and a session of its own, as the
- * aggregator's drivers are. What they say is read and dropped; nothing more is done. Exits 1 when a driver
- * could not be started or failed.
+ * Each is run as `DRIVER --query app`, with an empty stdin, two pipes, a session of its own and the variables
+ * that docs/SPEC.md, section 3, prescribes, as the aggregator's drivers are. What they say is read and dropped;
+ * nothing more is done. Exits 1 when a driver could not be started or failed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,15 +29,17 @@ static void or_die(int error, const char *what)
 
 int main(int argc, char **argv)
 {
-    int count = argc - 1, open_pipes = 2 * count, failed = 0;
+    int count = argc - 2, open_pipes = 2 * count, failed = 0;
     pid_t *pids = calloc(count + 1, sizeof *pids);
     struct pollfd *pipes = calloc(2 * count + 1, sizeof *pipes);
     posix_spawnattr_t attributes;
 
+    or_die(argc < 2 ? EINVAL : 0, "arguments");
+    or_die(setenv("PYTHONPATH", argv[1], 1) || setenv("PYTHONUNBUFFERED", "1", 1) ? errno : 0, "environment");
     or_die(posix_spawnattr_init(&attributes), "attributes");
     or_die(posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID), "session");
     for (int i = 0; i < count; i++) {
-        char *words[] = {argv[i + 1], "--query", "app", NULL};
+        char *words[] = {argv[i + 2], "--query", "app", NULL};
         posix_spawn_file_actions_t actions;
         or_die(posix_spawn_file_actions_init(&actions), "actions");
         or_die(posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0), "stdin");

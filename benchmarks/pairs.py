@@ -120,7 +120,8 @@ class Stage:
 
     def floor(self, directory: Path) -> list[str]:
         """Return the command that starts all drivers of a servo directory at once and does nothing more."""
-        return [self.compiled("floor"), *(f"adjust.d/{name}" for name in drivers_of(directory))]
+        path = os.pathsep.join(map(str, (directory, REPOSITORY / "servo_agg" / "driverlib")))
+        return [self.compiled("floor"), path, *(f"adjust.d/{name}" for name in drivers_of(directory))]
 
     def run(self, directory: Path, command: Sequence[str], given: str = os.devnull) -> Ended:
         """Run a command in a servo directory, with the file `given` as stdin, to the end of its output.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servo_agg.errors import WrongUsage
+from servo_agg.errors import WrongUsage, near
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,10 +124,8 @@ def _by_agent(operations: list[str]) -> bool:
 
 
 def _near(word: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-    near = get_close_matches(word, [*_OPERATIONS, *_FLAGS, "--set", "--help"], n=1)
-    return f": did you mean {near[0]}?" if near else " (an APP that begins with a dash goes after --)"
+    meant = near(word, [*_OPERATIONS, *_FLAGS, "--set", "--help"])
+    return f": did you mean {meant[0]}?" if meant else " (an APP that begins with a dash goes after --)"
 
 
 def _choice(word: str, rest: list[str]) -> str:

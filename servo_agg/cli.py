@@ -23,6 +23,7 @@ gc.set_threshold(100_000)
 import os  # noqa: E402 - as above
 import select  # noqa: E402 - as above
 import sys  # noqa: E402 - as above
+import time  # noqa: E402 - as above
 
 from servo_agg import operations, threads  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
@@ -46,6 +47,9 @@ any thread that ends by an error."""
 
 _FAREWELL = 250
 """Milliseconds that stdout has to take a last word of main."""
+
+_AT_ONCE = 0.1
+"""Seconds in which several signals to end are one: `timeout` sends two, as does a terminal that closes."""
 
 
 def _secure_descriptors() -> None:
@@ -90,6 +94,22 @@ def _heed_signals() -> tuple[int, int]:
     return noticed, notice
 
 
+class _Signals:
+    """Passes signals on to the coordinator; of those to end what comes at once with the first is left out."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._inbox = coordinator.inbox
+        self._ended_at: float | None = None
+
+    def pass_on(self, number: int) -> None:
+        now = time.monotonic()
+        if number != signals.SIGUSR1:
+            if self._ended_at is not None and now < self._ended_at + _AT_ONCE:
+                return
+            self._ended_at = self._ended_at or now
+        self._inbox.put(Ended(signals.name_of(number)))
+
+
 def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: list[BaseException]) -> int:
     """Tell the coordinator of signals and of the agent's end until it has finished; give its status.
 
@@ -97,6 +117,7 @@ def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: l
     then in `bereft`, with the last word left to the caller.
     """
     patience = None
+    heard = _Signals(coordinator)
     watched = select.poll()
     watched.register(noticed, select.POLLIN)
     # No event asked for: what is told all the same is that nobody reads any more.
@@ -124,7 +145,7 @@ def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: l
                     continue
                 if number == _FINISHED:
                     return coordinator.status
-                coordinator.inbox.put(Ended(signals.name_of(number)))
+                heard.pass_on(number)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,7 @@ Rules (SPEC 4, 6, 7):
 
 from __future__ import annotations
 
-from servo_agg.errors import BadInput, Conflict, Misshapen, UnknownSettings
+from servo_agg.errors import BadInput, Conflict, Misshapen, UnknownSettings, near
 from servo_agg.protocol import kind, value_of
 
 TYPE_CHECKING = False
@@ -210,10 +210,8 @@ def _meant(choice: str, described: dict[Place, Any]) -> Place:
     fitting = [place for place in described if choice.startswith(f"{path_of(place)}=")]
     if not fitting:
         path = choice.partition("=")[0]
-        from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-        near = get_close_matches(path, [path_of(place) for place in described], n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        meant = near(path, map(path_of, described), at_most=3)
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
         raise UnknownSettings(f"--set {choice}: no driver describes a setting {path}{hint}")
     longest = max(len(path_of(place)) for place in fitting)
     fitting = [place for place in fitting if len(path_of(place)) == longest]

@@ -1,12 +1,16 @@
 """What is the caller's or the operator's fault; each kind knows its status and its reason (SPEC 13).
 
-A fault is raised where it is found and turned into the final object in one place, `cli`.
+A fault is raised where it is found and turned into the final object in one place, `coordinator`.
 Its message is a sentence for a person: who, what happened, and what to do where that is known.
 """
 
 from __future__ import annotations
 
 import errno
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Fault(Exception):
@@ -60,6 +64,17 @@ class Busy(Fault):
     """Another adjust holds the servo directory (SPEC 10)."""
 
     reason = "busy"
+
+
+def near(word: str, known: Iterable[str], at_most: int = 1) -> list[str]:
+    """Give the known words that come nearest to a mistaken one, whatever their case; [] when none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    cased: dict[str, list[str]] = {}
+    for one in known:
+        cased.setdefault(one.casefold(), []).append(one)
+    found = get_close_matches(word.casefold(), cased, n=at_most)
+    return [one for folded in found for one in cased[folded]][:at_most]
 
 
 def lack(error: BaseException) -> str | None:

@@ -114,16 +114,28 @@ def quote(line: bytes) -> str:
 
 def _depth(text: str) -> int:
     """Count the levels of nesting of a JSON text, brackets in strings left out."""
-    depth = deepest = 0
     unescaped = text.encode("utf-8", "surrogatepass").replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Each second piece between quotes is a string. All but brackets goes before we look at any by itself.
-    for bracket in b"".join(unescaped.split(b'"')[::2]).translate(None, _NO_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
+    # Each second piece between quotes is a string.
+    brackets = b"".join(unescaped.split(b'"')[::2]).translate(_ROUND, _NO_BRACKETS)
+    # What is well nested loses its innermost level with each look, all of it in C: to look at each bracket
+    # takes a third of the time of the parser.
+    left = brackets
+    for depth in range(_SHALLOW):
+        if not left:
+            return depth
+        left = left.replace(b"()", b"")
+    depth = deepest = 0
+    for bracket in brackets:
+        depth += 1 if bracket in b"(" else -1
         deepest = max(deepest, depth)
     return deepest
 
 
+_SHALLOW = 16
+"""Levels that hardly a reply exceeds."""
+
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ROUND = bytes.maketrans(b"[]{}", b"()()")
 
 
 def parse(document: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import os
 import sys
 from stat import S_ISFIFO
 
-from servo_agg.errors import BadConfiguration, BadEnvironment
+from servo_agg.errors import BadConfiguration, BadEnvironment, near
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -273,7 +273,5 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _nearest(key: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-    near = get_close_matches(key, _KEYS, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
+    meant = near(key, _KEYS)
+    return f"did you mean {meant[0]!r}?" if meant else f"the keys are {', '.join(_KEYS)}"

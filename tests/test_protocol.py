@@ -245,6 +245,30 @@ def test_parse_gives_an_object_or_raises_a_sentence(document: bytes) -> None:
         assert str(problem).isprintable()
 
 
+def depth_of(value: Any) -> int:
+    if isinstance(value, (dict, list)):
+        return 1 + max(map(depth_of, value.values() if isinstance(value, dict) else value), default=0)
+    return 0
+
+
+@given(value=values, around=st.integers(0, 2 * protocol.DEPTH_LIMIT))
+@example(value=[], around=protocol.DEPTH_LIMIT - 2)
+@example(value=[], around=protocol.DEPTH_LIMIT - 1)
+@example(value=["[{", '"[', "\\"], around=protocol.DEPTH_LIMIT - 2)
+def test_the_limit_of_nesting_is_exact_whatever_stands_beside_it(value: Any, around: int) -> None:
+    # Broad enough that the levels are really counted, and deep at its end only.
+    broad: list[Any] = [[]] * protocol.DEPTH_LIMIT
+    text = json.dumps({"broad": broad, "deep": value}, ensure_ascii=False)
+    deep = text[:-1].replace('"deep": ', '"deep": ' + "[" * around, 1) + "]" * around + "}"
+    message = decode(deep.encode("utf-8", "surrogatepass"))
+    too_deep = 1 + around + depth_of(value) > protocol.DEPTH_LIMIT
+    if too_deep:
+        assert isinstance(message, Malformed)
+        assert "nested more than 400 levels" in message.why
+    elif isinstance(message, Malformed):
+        assert "not UTF-8" in message.why
+
+
 @given(valid_lines)
 def test_a_valid_line_is_progress_exactly_when_it_has_progress_and_no_status(line: bytes) -> None:
     content = json.loads(line)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,10 +110,31 @@ def test_a_second_signal_skips_the_grace(servo: ServoDirectory) -> None:
     with servo.agent().start_adjust("app", servo.request("01stubborn.cpu")) as running:
         servo.pids("01stubborn", "leader", "child", "grandchild")
         running.send_signal(signal.SIGTERM)
+        # Not waited for: within a tenth of a second it would be no second one.
+        time.sleep(0.3)
         running.send_signal(signal.SIGINT)
         operation = running.finish(20)
+    assert operation.returncode == 128 + signal.SIGTERM
+
+
+def test_signals_sent_at_once_are_one_and_leave_the_driver_its_grace(servo: ServoDirectory) -> None:
+    """So `timeout` does it, and a terminal that closes."""
+    servo.add_script(
+        "01tidy",
+        adjusting("""\
+        trap 'sleep 0.5; echo tidied >tidied; exit' TERM
+        echo "leader $$ 01tidy" >>driver.pids
+        while :; do sleep 0.05; done
+        """),
+    )
+    with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+        servo.pids("01tidy", "leader")
+        running.send_signal(signal.SIGTERM)
+        running.send_signal(signal.SIGINT)
+        operation = running.finish()
     # Two signals that wait together are delivered in the order of their numbers.
     assert operation.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert (servo.path / "tidied").read_text() == "tidied\n"
 
 
 def test_what_the_leader_leaves_behind_gets_its_sigterm_too(servo: ServoDirectory) -> None:

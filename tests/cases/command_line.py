@@ -48,6 +48,14 @@ CASES = (
     ),
     Case(
         "SPEC 5",
+        "an option in capitals",
+        words=("--QUERY", "app"),
+        code=2,
+        final="",
+        stderr="adjust: unknown option '--QUERY': did you mean --query?\n\n" + USAGE,
+    ),
+    Case(
+        "SPEC 5",
         "an option with an equals sign",
         words=("--query=app",),
         code=2,

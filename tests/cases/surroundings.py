@@ -327,6 +327,9 @@ CASES = (
         "Parallel: 4", "the section agg has an unknown key 'Parallel' (value 4): did you mean 'parallel'?"
     ),
     section(
+        "PARALLEL: 4", "the section agg has an unknown key 'PARALLEL' (value 4): did you mean 'parallel'?"
+    ),
+    section(
         "io-timeout: 4",
         "the section agg has an unknown key 'io-timeout' (value 4): did you mean 'io_timeout'?",
     ),
