@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from pairs import OUT, QUERY, REPOSITORY, milliseconds, shell_driver, show, stage, table
+from pairs import (
+    OUT,
+    PYTHON_DRIVER,
+    QUERY,
+    REPOSITORY,
+    milliseconds,
+    ratio,
+    shell_driver,
+    show,
+    stage,
+    table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +39,8 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 8, 30)
 """Numbers of sh drivers."""
+
+PYTHON_DRIVERS = 8
 
 SLOWEST = 12
 """How many modules are named."""
@@ -199,6 +212,29 @@ def table_of(anatomies: Sequence[Anatomy]) -> str:
     return table(rows)
 
 
+def steps(here: Stage, rounds: int) -> str:
+    """Return a table that leads from the floor to us, for drivers that need the processors themselves."""
+    directory = here.servo("python", PYTHON_DRIVER, PYTHON_DRIVERS)
+    commands = {
+        "floor": here.floor(directory),
+        "the same in Python": here.launcher(directory, rooms=False),
+        "the same, our rooms imported": here.launcher(directory, rooms=True),
+        "we": QUERY,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(1, rounds + 1):
+        show(f"round {number} of {rounds}: {PYTHON_DRIVERS} Python drivers")
+        for name, command in commands.items():
+            taken[name].append(here.seconds(directory, command))
+    show("")
+    floor = taken["floor"]
+    rows = [(f"{PYTHON_DRIVERS} Python drivers", "ms", "/ floor")]
+    rows += [
+        (name, f"{milliseconds(times):.1f}", f"{ratio(times, floor):.2f}") for name, times in taken.items()
+    ]
+    return table(rows)
+
+
 def table_of_imports(times: dict[str, float]) -> str:
     """Return the slowest modules."""
     slowest = sorted(times.items(), key=lambda pair: pair[1], reverse=True)[:SLOWEST]
@@ -254,7 +290,9 @@ def main() -> None:
                 anatomy.take(here, of_library)
         show("")
         bare = milliseconds([here.seconds(here.parent, here.bare) for _ in range(args.rounds)])
+        from_the_floor = steps(here, args.rounds)
     print(f"{table_of(anatomies)}\n{'a bare start of Python':26}{bare:.2f}\n\n{table_of_imports(times)}")
+    print(f"\n{from_the_floor}")
     picture = args.out / "anatomy.svg"
     plot(anatomies, picture, args.rounds)
     print(f"\n{picture}")

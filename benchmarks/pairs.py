@@ -120,8 +120,12 @@ class Stage:
 
     def floor(self, directory: Path) -> list[str]:
         """Return the command that starts all drivers of a servo directory at once and does nothing more."""
-        path = os.pathsep.join(map(str, (directory, REPOSITORY / "servo_agg" / "driverlib")))
-        return [self.compiled("floor"), path, *(f"adjust.d/{name}" for name in drivers_of(directory))]
+        return [self.compiled("floor"), *_what_to_start(directory)]
+
+    def launcher(self, directory: Path, *, rooms: bool) -> list[str]:
+        """Return the command that does the same in Python, having imported our rooms or not."""
+        script = REPOSITORY / "benchmarks" / "launcher.py"
+        return [str(self.python), str(script), str(REPOSITORY) if rooms else "", *_what_to_start(directory)]
 
     def run(self, directory: Path, command: Sequence[str], given: str = os.devnull) -> Ended:
         """Run a command in a servo directory, with the file `given` as stdin, to the end of its output.
@@ -214,6 +218,12 @@ def own_python() -> Path:
         new.rename(directory)
         show("")
     return directory / "bin" / "python3"
+
+
+def _what_to_start(directory: Path) -> list[str]:
+    """Return what floor.c and launcher.py want to know: the PYTHONPATH for drivers, and these."""
+    path = os.pathsep.join(map(str, (directory, REPOSITORY / "servo_agg" / "driverlib")))
+    return [path, *(f"adjust.d/{name}" for name in drivers_of(directory))]
 
 
 def drivers_of(directory: Path) -> list[str]:
