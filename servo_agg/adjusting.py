@@ -103,12 +103,12 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
         refuse_without_drivers(run, request, choices)
         return Answer({"status": "ok", "reason": "no-drivers"}, 0)
     _lock(run)
-    if run.supervisor.cause:
-        return ended(run.supervisor.cause)
+    if run.listener.cause:
+        return ended(run.listener.cause)
     count = len(config.drivers)
     run.say({"progress": 0, "message": f"querying {count} driver{'s' if count > 1 else ''}"})
     imported = _import_psutil()
-    asked = ask(run, application, run.supervisor.now())
+    asked = ask(run, application, run.listener.now())
     imported()
     insist_on_psutil()
     not_started = {name: {"status": "not-started"} for name in config.drivers}
@@ -135,16 +135,16 @@ def _lock(run: Run) -> None:
 
     limit = run.config.limit
     patience = _LOCK_PATIENCE if limit is None else min(_LOCK_PATIENCE, limit)
-    until = run.supervisor.now() + patience
-    while run.lock is not None and not run.supervisor.cause:
+    until = run.listener.now() + patience
+    while run.lock is not None and not run.listener.cause:
         try:
             fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if run.supervisor.now() >= until:
+            if run.listener.now() >= until:
                 raise Busy(
                     f"another adjust is running in {run.config.directory}; waited {patience:g} s for its end"
                 ) from None
-            run.supervisor.pause(_LOCK_GLANCE)
+            run.listener.pause(_LOCK_GLANCE)
         except OSError as error:
             run.note(
                 f"no lock is taken: the file system of {run.config.directory} knows none ({error.strerror})"
@@ -196,7 +196,7 @@ def _in_turn(run: Run, application: str, requests: Mapping[str, Object]) -> list
         if name not in requests:
             continue
         failed = any(not outcome.ok for outcome in outcomes)
-        if supervisor.cause or supervisor.unkillable or (failed and config.on_failure == "stop"):
+        if run.listener.cause or supervisor.unkillable or (failed and config.on_failure == "stop"):
             break
         run.say(course.line(name, "starting"))
         # Encoded in its turn: all the inputs together can be many times what we were given.
@@ -209,8 +209,8 @@ def _in_turn(run: Run, application: str, requests: Mapping[str, Object]) -> list
 
 def _conclude(run: Run, outcomes: list[Outcome], table: Object) -> Answer:
     more = report.what_they_said(outcomes)
-    if run.supervisor.cause:
-        return ended(run.supervisor.cause, outcomes, {**more, "drivers": table})
+    if run.listener.cause:
+        return ended(run.listener.cause, outcomes, {**more, "drivers": table})
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         return Answer({**more, **report.failure(failures), "drivers": table}, 1)

@@ -72,8 +72,8 @@ def check(
     asking = _Asking(run, application)
     infos = asking.ask("info", examine_info)
     queries = {} if application is None else asking.ask("query", examine_query)
-    if run.supervisor.cause:
-        return ended(run.supervisor.cause)
+    if run.listener.cause:
+        return ended(run.listener.cause)
     problems += asking.problems
     problems += _conflicts([outcome for outcome in queries.values() if outcome.ok])
     problems += _of_the_directory(run)
@@ -119,7 +119,7 @@ class _Asking:
             outcome = outcomes.get(job.name)
             if outcome is None:
                 self._add(phase, job.name, "not asked", "was not asked any more", "mend the others first")
-            elif not (outcome.ok or run.supervisor.cause):
+            elif not (outcome.ok or run.listener.cause):
                 outcomes[job.name] = self._look_into(phase, job, outcome, jobs, examine)
         for name, outcome in outcomes.items():
             self._look_inside(name, outcome.reply, "")
@@ -177,7 +177,7 @@ class _Asking:
     def _drive(self, phase: str, jobs: list[Job], examine: Callable[[Outcome], None]) -> list[Outcome]:
         config, supervisor = self._run.config, self._run.supervisor
         limit, short = config.limit, config.short_grace
-        now = supervisor.now()
+        now = self._run.listener.now()
         if limit is not None and limit <= PATIENCE:
             # As in earnest: all drivers have it together.
             limits = Limits(grace=short, short_grace=short, until=now + limit, allowance=limit)

@@ -19,6 +19,7 @@ from servo_agg.console import Console, printable, shortened, wants_colour, width
 from servo_agg.errors import BadInput, Fault, lack
 from servo_agg.events import Given, Woken
 from servo_agg.inbox import Inbox
+from servo_agg.listener import Listener
 from servo_agg.operations import Answer, Run
 from servo_agg.outlet import Outlet
 from servo_agg.protocol import clip, encode
@@ -69,9 +70,10 @@ class Coordinator:
             verbose=call.verbose,
             bar=call.operation == "adjust" and os.isatty(2) and not os.isatty(1),
         )
+        self._listener = Listener(self.inbox, self._out)
         self._supervisor = Supervisor(
             self.inbox,
-            self._out,
+            self._listener,
             ledger,
             note=self._console.note,
             show=self._console.show if call.verbose or os.isatty(2) else None,
@@ -98,8 +100,8 @@ class Coordinator:
         self._console.end_bar()
         self._put(answer.final)
         self.status = answer.status
-        if not self._supervisor.flush():
-            self.status = operations.exit_status(self._supervisor.ended)
+        if not self._listener.flush():
+            self.status = operations.exit_status(self._listener.ended)
         if self._out.trouble:
             self._console.say(f"adjust: stdout cannot take the answer: {self._out.trouble}")
         if self._history is not None:
@@ -131,24 +133,24 @@ class Coordinator:
         try:
             return self._work()
         except Fault as fault:
-            if self._supervisor.cause is not None:
-                return operations.ended(self._supervisor.cause)
+            if self._listener.cause is not None:
+                return operations.ended(self._listener.cause)
             return Answer({"status": fault.status, "reason": fault.reason, "message": clip(str(fault))}, 1)
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
             self.astray = True
             return Answer(confess(error, self._console.note), 1)
 
     def _work(self) -> Answer:
-        call, supervisor = self._call, self._supervisor
+        call, supervisor, listener = self._call, self._supervisor, self._listener
         given = None
         if call.timings:
             self._begin_history()
         if call.reads_stdin:
             if os.isatty(0):
                 self._console.say(_HINT)
-            given = supervisor.receive()
-        if supervisor.cause is not None:
-            return operations.ended(supervisor.cause)
+            given = listener.receive()
+        if listener.cause is not None:
+            return operations.ended(listener.cause)
         faults: list[Fault] | None = [] if call.operation == "check" else None
         config = Config(os.environ, faults)
         if config.log is not None:
@@ -158,6 +160,7 @@ class Coordinator:
         run = Run(
             config,
             supervisor,
+            listener,
             started=STARTED,
             say=self._say,
             # Of a check the answer holds it all; what is told meanwhile is for who waits for it.

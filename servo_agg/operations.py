@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from servo_agg.config import Config
     from servo_agg.description import Owners
+    from servo_agg.listener import Listener
     from servo_agg.report import Outcome
     from servo_agg.supervisor import Supervisor
 
@@ -49,7 +50,7 @@ class Answer:
 
 
 class Run:
-    """What a story needs: the surroundings, the supervisor, and ways to speak.
+    """What a story needs: the surroundings, who runs drivers, who hears, and ways to speak.
 
     say   sends objects to the agent, each as a line
     tell  says a line to whoever reads stderr
@@ -61,6 +62,7 @@ class Run:
         self,
         config: Config,
         supervisor: Supervisor,
+        listener: Listener,
         *,
         started: float,
         say: Callable[..., None],
@@ -68,9 +70,10 @@ class Run:
         note: Callable[[str], None],
         lock: int | None,
     ) -> None:
-        """Take the surroundings; `started` is our own start, in the supervisor's time."""
+        """Take the surroundings; `started` is our own start, in the listener's time."""
         self.config = config
         self.supervisor = supervisor
+        self.listener = listener
         self.started = started
         self.say = say
         self.tell = tell
@@ -151,8 +154,8 @@ def version_of(outcome: Outcome) -> str:
 def version(run: Run) -> Answer:
     """Answer `--version`: a line of text, exit status 1 when a driver did not tell (SPEC 5)."""
     outcomes = _ask_info(run, None)
-    if run.supervisor.cause:
-        return ended(run.supervisor.cause)
+    if run.listener.cause:
+        return ended(run.listener.cause)
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         from servo_agg import report
@@ -170,8 +173,8 @@ def examine_info(outcome: Outcome) -> None:
 def info(run: Run, application: str | None) -> Answer:
     """Answer `--info`: exit status 0 even when a driver does not tell (SPEC 5)."""
     outcomes = _ask_info(run, application)
-    if run.supervisor.cause:
-        return ended(run.supervisor.cause)
+    if run.listener.cause:
+        return ended(run.listener.cause)
     table: Object = {}
     for outcome in outcomes:
         entry: Object = {
@@ -217,7 +220,7 @@ def ask(run: Run, application: str, since: float) -> Asked:
         [Job(name, ["--query", application]) for name in run.config.drivers],
         run.together("query", since, all_or_none=True, examine=examine_query),
     )
-    return Asked(outcomes, run.supervisor.cause)
+    return Asked(outcomes, run.listener.cause)
 
 
 def query(run: Run, application: str) -> Answer:

@@ -40,7 +40,7 @@ def plan(
     request = None if choices else read_request(given)
     if not run.config.drivers:
         refuse_without_drivers(run, request, choices)
-    asked = ask(run, application, run.supervisor.now())
+    asked = ask(run, application, run.listener.now())
     if asked.cause:
         return ended(asked.cause)
     if asked.failures:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """One driver, from its start until it is reaped. `now` is always the supervisor's time.
+    """One driver, from its start until it is reaped. `now` is always the listener's time.
 
     began_at  just before its start, in monotonic seconds, of which no time in which we were stopped
               is left out

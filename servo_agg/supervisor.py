@@ -1,12 +1,9 @@
-"""`drive(jobs)`: run these drivers at once, and give an outcome for each. Owns the one waiting point.
+"""`drive(jobs)`: run these drivers at once, and give an outcome for each.
 
 Rules (SPEC 6, 9, 10):
-- Everything that happens comes through the inbox to one thread, which calls this room.
-- Time in which we ourselves were stopped does not count: who oversleeps was stopped.
-- What ended us (`ended`) stops whatever runs, and nothing is started any more. A cancel
-  (`canceled`) stops a query; a driver that is being adjusted is told, if it says that it can be
-  cancelled, or may finish.
-- While the agent does not read, no output is taken in, and so the drivers wait.
+- What ends us stops whatever runs, and nothing is started any more. A cancel stops a query; a driver
+  that is being adjusted is told, if it says that it can be cancelled, or may finish.
+- A driver is attended to when something has happened to it, or its moment has come; the others cost nothing.
 - The room `running`, and what judges and merges replies with it, is imported once the first drivers have been
   started: each begins 0.7 ms earlier. A descriptor is kept for that, however many the drivers take.
 """
@@ -17,31 +14,22 @@ import os
 import time
 
 from servo_agg.errors import CannotStart
-from servo_agg.events import AGENT_GONE, CANCEL, Closed, Ended, Exited, Given, Output
+from servo_agg.events import CANCEL, Closed, Exited, Output
 from servo_agg.lifecycle import ASKING, RESPITE, Limits
+from servo_agg.listener import TICK
 from servo_agg.phase import Job, Phase
 from servo_agg.process import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
 
     from servo_agg.inbox import Inbox
     from servo_agg.ledger import Ledger
-    from servo_agg.outlet import Outlet
+    from servo_agg.listener import Listener
     from servo_agg.report import Outcome
     from servo_agg.running import Running
     from servo_agg.worker import Show
-
-TICK = 0.5
-"""Seconds of the longest single wait: what we oversleep beyond that is time in which we were stopped."""
-
-BATCH = 16
-"""Events taken in before the drivers are attended to again: none is forgotten in another's flood."""
-
-FAREWELL = 0.25
-"""Seconds that stdout has to take the final line when a signal ends us (SPEC 5)."""
 
 _GLANCE = 0.01
 """Seconds until a driver is looked at again whose moment has passed while its output was unread."""
@@ -50,7 +38,7 @@ _GLANCE = 0.01
 class Start:
     """A driver that was just started, or why it could not be.
 
-    now       when, in the supervisor's time
+    now       when, in the listener's time
     began_at  when, in monotonic seconds
     """
 
@@ -65,8 +53,6 @@ class Start:
 class Supervisor:
     """Runs drivers for the coordinator, the only thread that may call it.
 
-    ended        why we are to end: the name of a signal or AGENT_GONE; None while we are not
-    canceled     whether the agent has cancelled
     unkillable   whether something survived SIGKILL: then no driver is started any more
     environment  what drivers get, their mark aside; to be set before the first is run
     shorten      makes of a failed driver's stderr what is shown of it (SPEC 13); likewise
@@ -77,71 +63,28 @@ class Supervisor:
     def __init__(
         self,
         inbox: Inbox,
-        outlet: Outlet,
+        listener: Listener,
         ledger: Ledger,
         *,
         note: Callable[..., None],
         show: Show = None,
     ) -> None:
-        """Take the ways in and out.
+        """Take what drivers tell, who listens, and where they are entered.
 
         `note` says a line to a person who asked for them, see Console; `show`: see Worker.
         """
-        self.ended: str | None = None
-        self.canceled = False
         self.unkillable = False
         self.environment: Mapping[str, str] = {}
         self.shorten: Callable[[str], str] = str
         self.remember: Callable[[str, float, Outcome], None] | None = None
         self._inbox = inbox
-        self._outlet = outlet
+        self._listener = listener
         self._ledger = ledger
         self._note = note
         self._show = show
-        self._hurried = False
-        self._given: Given | None = None
-        self._woke = time.monotonic()
-        self._stopped = 0.0
         self._running: dict[int, Running] = {}
         self._failed = False
         self._reserve: int | None = os.open(os.devnull, os.O_RDONLY)
-
-    def now(self) -> float:
-        """Give monotonic seconds, less the time in which we ourselves were stopped (SPEC 9)."""
-        self._wake(0.0)
-        return self._woke - self._stopped
-
-    def _wake(self, waited: float) -> None:
-        """Take in that we go on, after a wait of so many seconds at most: what is far beyond was no wait."""
-        woke = time.monotonic()
-        if woke - self._woke > waited + TICK:
-            self._stopped += woke - self._woke
-        self._woke = woke
-
-    @property
-    def cause(self) -> str | None:
-        """Why we are to end, or CANCEL; None while neither."""
-        return self.ended or (CANCEL if self.canceled else None)
-
-    def receive(self) -> Given | None:
-        """Wait for the end of stdin; None when we are ended before."""
-        while self._given is None and self.cause is None:
-            self._take(TICK, output=False)
-        return self._given
-
-    def pause(self, seconds: float) -> None:
-        """Wait, but no longer than until we are to end or to cancel."""
-        until = self.now() + seconds
-        while self.cause is None and self.now() < until:
-            self._take(until - self.now(), output=False)
-
-    def flush(self) -> bool:
-        """Wait until all that was said is written; tell whether it was (SPEC 5)."""
-        while not self._outlet.finish():
-            if self.ended is not None:
-                return self._outlet.drain(FAREWELL)
-            self._take(TICK, output=False)
-        return not self._outlet.broken
 
     def drive(self, jobs: Iterable[Job], phase: Phase) -> list[Outcome]:
         """Run the drivers; give an outcome for each that was begun, in the order of `jobs`."""
@@ -153,14 +96,14 @@ class Supervisor:
         try:
             while True:
                 if phase.all_or_none and self._failed and stop_at is None:
-                    stop_at = self.now() + RESPITE
-                if self.cause or self.unkillable or stop_at is not None:
+                    stop_at = self._listener.now() + RESPITE
+                if self._listener.cause or self.unkillable or stop_at is not None:
                     waiting.clear()
                 self._begin(waiting, phase, outcomes)
                 if not self._running:
                     break
                 self._obey(adjusting=phase.adjusting)
-                if stop_at is not None and self.now() >= stop_at:
+                if stop_at is not None and self._listener.now() >= stop_at:
                     self._stop(self._running.values(), "failure")
                 # An end makes room for the next to be begun: only when there was none do we wait.
                 if not self._attend(outcomes):
@@ -195,7 +138,7 @@ class Supervisor:
         self._failed |= not (outcome.ok or outcome.blameless)
 
     def _start(self, job: Job, phase: Phase) -> Start:
-        now, began_at = self.now(), time.monotonic()
+        now, began_at = self._listener.now(), time.monotonic()
         child: Child | CannotStart
         try:
             child = Child(
@@ -233,14 +176,14 @@ class Supervisor:
 
     def _obey(self, *, adjusting: bool) -> None:
         """Do to what runs what a signal, the agent's end or a cancel asks for (SPEC 10)."""
-        if self.ended is not None or (self.canceled and not adjusting):
-            self._stop(self._running.values(), self.cause)
-        elif self.canceled:
+        if self._listener.ended is not None or (self._listener.canceled and not adjusting):
+            self._stop(self._running.values(), self._listener.cause)
+        elif self._listener.canceled:
             for running in tuple(self._running.values()):
                 if running.asks_for is not None:
                     pointless = running.asks_for.exited
                 else:
-                    pointless = running.life.must_leave(self.now())
+                    pointless = running.life.must_leave(self._listener.now())
                     if not running.told_of_cancel:
                         running.told_of_cancel = True
                         self._ask_whether_it_can(running)
@@ -249,7 +192,7 @@ class Supervisor:
 
     def _ask_whether_it_can(self, running: Running) -> None:
         short = running.phase.limits.short_grace
-        until = self.now() + ASKING
+        until = self._listener.now() + ASKING
         info = Phase("info", Limits(grace=short, short_grace=short, until=until, allowance=ASKING))
         job = Job(running.job.name, ["--info", *running.job.arguments])
         self._take_on(job, info, self._start(job, info), asks_for=running)
@@ -260,7 +203,7 @@ class Supervisor:
             return
         if info.ok and info.reply.get("has_cancel") is True:
             self._note(f"{info.name}: cancelling it")
-            running.cancel(self.now(), is_aggregator="drivers" in info.reply)
+            running.cancel(self._listener.now(), is_aggregator="drivers" in info.reply)
         else:
             self._note(f"{info.name}: cannot be cancelled, may finish")
 
@@ -272,7 +215,7 @@ class Supervisor:
 
         for running in these:
             self._note(f"{running.job.name}: stopping it")
-        stop_all(these, cause, self.now())
+        stop_all(these, cause, self._listener.now())
 
     def _attend(self, outcomes: dict[str, Outcome]) -> bool:
         """Look at each driver: must it be stopped, what is the next step of that, is it done.
@@ -280,19 +223,19 @@ class Supervisor:
         Only at those with news, or whose moment has come. Tells whether any was done.
         """
         before = len(self._running)
-        now = self.now()
+        now = self._listener.now()
         for running in tuple(self._running.values()):
             due = running.has_news or (running.look_at is not None and now >= running.look_at)
-            if not (due or self._hurried):
+            if not (due or self._listener.hurried):
                 continue
-            if running.judge(self.now(), all_heard=not self._inbox.holds_output):
+            if running.judge(self._listener.now(), all_heard=not self._listener.unread):
                 self._stop([running], None)
             if running.life.stopping:
-                if self._hurried:
-                    running.life.stop(self.now(), 0)
-                running.descend(self.now())
+                if self._listener.hurried:
+                    running.life.stop(self._listener.now(), 0)
+                running.descend(self._listener.now())
             if not running.done:
-                running.was_attended(self.now())
+                running.was_attended(self._listener.now())
                 continue
             del self._running[running.child.pid]
             outcome = running.finish(self.shorten)
@@ -313,49 +256,20 @@ class Supervisor:
             self.remember(phase.name, started_at, outcome)
 
     def _wait(self, stop_at: float | None) -> None:
-        now = self.now()
+        now = self._listener.now()
         seconds = TICK
         for moment in (stop_at, *(running.look_at for running in self._running.values())):
             if moment is not None:
                 seconds = min(seconds, max(moment - now, _GLANCE))
-        event = self._take(seconds, output=self._may_listen)
-        for _ in range(BATCH):
-            if event is None:
-                return
+        for event in self._listener.events(seconds):
             self._learn(event)
-            event = self._inbox.get(0, output=self._may_listen)
-            self._digest(event)
-        self._learn(event)
-
-    @property
-    def _may_listen(self) -> bool:
-        # Once ended we listen even if the agent does not: a driver must not hang on its way out.
-        return self.ended is not None or not self._outlet.full
-
-    def _take(self, seconds: float, *, output: bool) -> Any | None:
-        event = self._inbox.get(min(seconds, TICK), output=output)
-        self._wake(min(seconds, TICK))
-        self._digest(event)
-        return event
-
-    def _digest(self, event: object) -> None:
-        """Take in what concerns all of us."""
-        if isinstance(event, Ended) and event.cause == CANCEL:
-            self.canceled = True
-        elif isinstance(event, Ended):
-            self._hurried |= self.ended not in (None, AGENT_GONE) and event.cause != AGENT_GONE
-            self.ended = self.ended or event.cause
-        elif isinstance(event, Given):
-            self._given = event
-        if self._outlet.broken and self.ended is None:
-            self.ended = AGENT_GONE
 
     def _learn(self, event: object) -> None:
         """Take in what concerns one driver, and pass on what it says."""
         running = self._running.get(event.pid) if isinstance(event, (Output, Closed, Exited)) else None
         if running is None or not isinstance(event, (Output, Closed, Exited)):
             return
-        messages = running.learn(event, self.now(), self._note)
+        messages = running.learn(event, self._listener.now(), self._note)
         # All that came together is told at once: a line by itself would cost its own way to the outlet.
-        if messages and running.phase.hear is not None and not (self.ended and self._outlet.full):
+        if messages and running.phase.hear is not None and not self._listener.in_vain:
             running.phase.hear(running.job.name, messages)

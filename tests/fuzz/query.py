@@ -21,6 +21,7 @@ with atheris.instrument_imports(include=["servo_agg"]):
     from servo_agg.errors import Conflict
     from servo_agg.inbox import Inbox
     from servo_agg.ledger import Ledger
+    from servo_agg.listener import Listener
     from servo_agg.outlet import Outlet
     from servo_agg.protocol import encode, parse
     from servo_agg.supervisor import Supervisor
@@ -37,11 +38,14 @@ class Query:
         servo.add_script("made-up", "#!/bin/sh\nread status <status\ncat output\nexit $status\n")
         os.chdir(servo.path)
         config = Config(os.environ)
-        supervisor = Supervisor(Inbox(), Outlet(1, lambda: None), Ledger(), note=lambda *_: None)
+        inbox = Inbox()
+        listener = Listener(inbox, Outlet(1, lambda: None))
+        supervisor = Supervisor(inbox, listener, Ledger(), note=lambda *_: None)
         supervisor.environment = config.environment
         self._run = operations.Run(
             config,
             supervisor,
+            listener,
             started=0,
             say=lambda _: None,
             tell=lambda _: None,
