@@ -15,11 +15,12 @@ from shlex import quote
 from servo_agg.adjusting import insist_on_psutil
 from servo_agg.description import listed, settings_in
 from servo_agg.errors import Conflict, Fault
+from servo_agg.findings import Problem, text_of
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, version_of
 from servo_agg.phase import Job, Phase
 from servo_agg.protocol import as_text
-from servo_agg.tables import counted, fitted, plain, table, wrapped
+from servo_agg.tables import counted, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,24 +36,6 @@ PATIENCE = 30.0
 """Seconds in which a driver must answer, where OPTUNE_IO_TIMEOUT does not ask for less."""
 
 _MEND = "correct it: until then every operation fails"
-
-
-class Problem:
-    """Something that is wrong.
-
-    drivers  with which of them; empty: with none in particular
-    verdict  what the table says of these, in a word or two
-    what     what is wrong, one line or more
-    remedy   what to do
-    """
-
-    __slots__ = ("drivers", "remedy", "verdict", "what")
-
-    def __init__(self, drivers: Sequence[str], verdict: str, what: str, remedy: str) -> None:
-        self.drivers = drivers
-        self.verdict = verdict
-        self.what = what
-        self.remedy = remedy
 
 
 def check(
@@ -93,7 +76,7 @@ def check(
             "remarks": remarks,
         }
         return Answer(final, status)
-    return Answer("\n".join(_lines(rows, problems, remarks, width, colour)), status)
+    return Answer(text_of(rows, problems, remarks, width, colour=colour), status)
 
 
 class _Asking:
@@ -285,59 +268,3 @@ def _row(name: str, info: Outcome | None, query: Outcome | None, problems: list[
         "settings": sum(1 for _ in settings_in(query.reply)) if query is not None and query.ok else None,
         "verdict": ", ".join(dict.fromkeys(verdicts)) or "ok",
     }
-
-
-_HEADS = ("driver", "version", "cancel", "seconds", "settings", "verdict")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _lines(
-    rows: list[Object], problems: list[Problem], remarks: list[str], width: int | None, colour: bool
-) -> list[str]:
-    lines = []
-    if rows:
-        cells = [[_cell(value) for value in row.values()] for row in rows]
-        lines = table([list(_HEADS), *cells], right=(3, 4), width=width)
-        if colour:
-            lines[1:] = [_coloured(line, good=row["verdict"] == "ok") for line, row in zip(lines[1:], rows)]
-        lines.append("")
-    for number, problem in enumerate(problems, 1):
-        who = f"{plain(problem.drivers[0])}: " if len(problem.drivers) == 1 else ""
-        start = f"problem {number}: {who}"
-        for line in _bounded(problem.what.splitlines() or [""]):
-            lines += wrapped(line, width, start, _INDENT)
-            start = _INDENT
-        # Not wrapped, so that a command can be copied from it.
-        lines += [f"{_INDENT}to do: {plain(problem.remedy)}", ""]
-    lines += [f"remark: {plain(remark)}" for remark in remarks]
-    good = sum(1 for row in rows if row["verdict"] == "ok")
-    found = counted(len(problems), "problem") if problems else "no problem"
-    lines.append(f"{found} found; {good} of {counted(len(rows), 'driver')} ok")
-    return lines
-
-
-_INDENT = "    "
-
-_HEAD, _TAIL = 4, 8
-"""Lines that are shown of the begin and of the end of what is longer than both."""
-
-_LONGEST = 400
-"""Places that are shown of a line of it."""
-
-
-def _bounded(lines: list[str]) -> list[str]:
-    left_out = len(lines) - _HEAD - _TAIL
-    if left_out > 1:
-        lines = [*lines[:_HEAD], f"... {left_out} lines left out, --json has them ...", *lines[-_TAIL:]]
-    return [fitted(plain(line), _LONGEST) for line in lines]
-
-
-def _coloured(line: str, *, good: bool) -> str:
-    return f"\033[{32 if good else 31}m{line}\033[0m"

@@ -37,7 +37,9 @@ NEEDED = {
 
 PACKAGES = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
-FOR_OTHERS = {f"servo_agg.{room}" for room in ("adjusting", "checking", "history", "planning", "tables")}
+FOR_OTHERS = {
+    f"servo_agg.{room}" for room in ("adjusting", "checking", "findings", "history", "planning", "tables")
+}
 """The rooms of an adjust, and of what only people ask for."""
 
 AFTER_THE_START = {f"servo_agg.{room}" for room in ("description", "report", "running", "section")}
