@@ -195,4 +195,5 @@ def extent(limit: float | None) -> tuple[float | None, float]:
         return None, SHORT_GRACE
     if limit >= 2:  # noqa: PLR2004 - SPEC 9
         return limit - 1, SHORT_GRACE
-    return limit / 2, min(SHORT_GRACE, limit / 4)
+    # Half of the least number that there is would be 0.
+    return limit / 2 or limit, min(SHORT_GRACE, limit / 4)

@@ -699,6 +699,7 @@ def test_the_file_of_the_current_directory_is_read_whatever_drivers_read(directo
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 
 
+@example({"io_timeout": 5e-324})
 @given(
     st.dictionaries(
         st.sampled_from(["parallel", "serial", "io_timeout", "grace", "cancel_grace", "on_failure", "other"]),

@@ -17,6 +17,7 @@ from servo_agg.lifecycle import PATIENCE, SHORT_GRACE, SHORT_PATIENCE, Life, Lim
     ("timeout", "limit", "grace"),
     [
         pytest.param(None, None, 0.5, id="unlimited"),
+        pytest.param(5e-324, 5e-324, 0.0, id="too-small-to-be-halved"),
         pytest.param(0.4, 0.2, 0.1, id="well-below-1"),
         pytest.param(1, 0.5, 0.25, id="1"),
         pytest.param(1.5, 0.75, 0.375, id="between-1-and-2"),
