@@ -21,7 +21,7 @@ from servo_agg.lifecycle import Life, Limits
 from servo_agg.processes import bearing, kill_all
 from servo_agg.signals import SIG_IGN, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, signal
 from servo_agg.threads import Lock
-from servo_agg.tree import Tree, take_in
+from servo_agg.tree import Glance, Tree, kill, take_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from servo_agg.ledger import Ledger, Start
+    from servo_agg.lifecycle import Step
 
 _SWEEP = 0.2
 """Seconds between two looks for what bears the mark of an unnoted start."""
@@ -110,17 +111,15 @@ class _Stop:
         self._life = Life(time.monotonic(), Limits(grace=grace, short_grace=grace))
         self._life.stop(time.monotonic(), grace)
 
-    def descend(self) -> bool:
-        """Take the next step; True when nothing is left, or it is given up."""
-        gone, left = self.tree.remains()
+    def descend(self, glance: Glance) -> Step:
+        """Take the next step, but for killing, and tell which it is."""
+        gone, left = self.tree.remains(glance)
         step = self._life.step(
             time.monotonic(), leader_gone=gone, any_left=bool(left), settle=self.tree.settle
         )
         if step == "ask-rest":
             self.tree.ask_rest()
-        elif step == "kill":
-            self.tree.kill()
-        return step in ("done", "give-up")
+        return step
 
 
 def _stop_all(starts: list[Start]) -> None:
@@ -140,5 +139,8 @@ def _stop_all(starts: list[Start]) -> None:
             kill_all(found)
             looks_without = 0 if found else looks_without + 1
             next_sweep = time.monotonic() + _SWEEP
-        stops = [stop for stop in stops if not stop.descend()]
+        glance = Glance()
+        steps = [(stop, stop.descend(glance)) for stop in stops]
+        kill([stop.tree for stop, step in steps if step == "kill"])
+        stops = [stop for stop, step in steps if step not in ("done", "give-up")]
         time.sleep(_GLANCE)

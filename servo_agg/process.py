@@ -52,6 +52,7 @@ class Child:
         self.name = name
         self.mark = os.urandom(8).hex()
         self._ledger = ledger
+        self._let_go = False
         path = f"adjust.d/{name}"
         ours: list[int] = []
         theirs: list[int] = []
@@ -112,10 +113,16 @@ class Child:
         """Send it the signal of that name, it alone. It must not have been reaped."""
         os.kill(self.pid, number_of(name))
 
+    def let_go(self) -> None:
+        """Take it out of the ledger: of what it leaves nothing is to be stopped, should we be killed."""
+        if not self._let_go:
+            self._let_go = True
+            self._ledger.strike(self._slot)
+
     def reap(self) -> None:
         """Let go of the pid: after the driver has exited, and its tree was dealt with."""
         os.waitpid(self.pid, 0)
-        self._ledger.strike(self._slot)
+        self.let_go()
 
 
 def _pipe(ours: list[int], theirs: list[int]) -> int:

@@ -37,7 +37,7 @@ class Process:
     waiting  whether it is in a wait that no signal ends, as for a file server that is gone
     """
 
-    __slots__ = ("born", "dead", "parent", "pid", "session", "waiting")
+    __slots__ = ("_marks", "born", "dead", "parent", "pid", "session", "waiting")
 
     def __init__(self, pid: int, born: int, parent: int, session: int, *, dead: bool, waiting: bool) -> None:
         self.pid = pid
@@ -46,6 +46,7 @@ class Process:
         self.session = session
         self.dead = dead
         self.waiting = waiting
+        self._marks: set[str] | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Process) and (self.pid, self.born) == (other.pid, other.born)
@@ -54,9 +55,14 @@ class Process:
         return hash((self.pid, self.born))
 
     def marks(self) -> set[str] | None:
-        """Give the marks in its environment, those of aggregators around us too; None: cannot be told now."""
-        value = self._mark()
-        return None if value is None else set(value.split(_LINK))
+        """Give the marks in its environment, those of aggregators around us too; None: cannot be told now.
+
+        Read once, however many ask: with sixty trees to stop that is most of the time.
+        """
+        if self._marks is None:
+            value = self._mark()
+            self._marks = None if value is None else set(value.split(_LINK))
+        return self._marks
 
     def _mark(self) -> str | None:
         """Give the value of MARK in its environment, or ""; None when it cannot be told now.
@@ -70,7 +76,7 @@ class Process:
         except PermissionError:
             return ""
         except OSError:
-            return _mark_by_psutil(self.pid)
+            return None if os.path.exists("/proc/self/environ") else _mark_by_psutil(self.pid)
         pairs = text.split(b"\0")
         none = "" if text else None
         return next((os.fsdecode(pair[len(wanted) :]) for pair in pairs if pair.startswith(wanted)), none)

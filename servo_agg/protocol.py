@@ -217,6 +217,10 @@ def decode(line: bytes) -> Message:
     return Reply(content)
 
 
+_BLANK = 64
+"""Bytes of a begun line that are looked at again and again, whether they are blank."""
+
+
 def _is_blank(line: bytes) -> bool:
     # White space beyond the limit is too long a line in whatever blocks it comes.
     return not line or (line.isspace() and len(line) <= LINE_LIMIT)
@@ -265,6 +269,8 @@ class Decoder:
             return []
         messages: list[Message] = []
         if self._first is None:
+            if block.isspace() and self._size <= _BLANK and self._size + len(block) <= LINE_LIMIT:
+                block = self._without_blank_lines(block)
             *lines, block = block.split(b"\n")
             for number, piece in enumerate(lines):
                 line = self._take(piece) if self._rest else piece
@@ -298,6 +304,14 @@ class Decoder:
         self._over = True
         message = decode(rest)
         return [] if cut and self._first is None and isinstance(message, Malformed) else [message]
+
+    def _without_blank_lines(self, block: bytes) -> bytes:
+        """Leave of a block of white space what follows its last line: a flood of blank lines costs little."""
+        end = block.rfind(b"\n") + 1
+        if end and not b"".join(self._rest).strip():
+            self._take()
+            return block[end:]
+        return block
 
     def _keep(self, piece: bytes) -> None:
         self._rest.append(piece)

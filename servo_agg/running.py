@@ -13,22 +13,31 @@ from __future__ import annotations
 import time
 
 from servo_agg.events import CANCEL, Closed, Exited, Output
+from servo_agg.inbox import ROOM
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
 from servo_agg.process import carriage_return
 from servo_agg.protocol import Decoder, Malformed, Reply
 from servo_agg.report import Ending, Outcome
-from servo_agg.tree import Tree, take_in
+from servo_agg.tree import Tree, kill, take_in
+from servo_agg.worker import PIPE_AT_MOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Union
 
+    from servo_agg.listener import Listener
     from servo_agg.phase import Job, Phase
     from servo_agg.process import Child
     from servo_agg.protocol import Message
+    from servo_agg.tree import Glance
 
     OfDriver = Union[Output, Closed, Exited]
+
+
+UNREAD_AT_MOST = ROOM + 2 * PIPE_AT_MOST
+"""Bytes that can have waited for us, in the inbox, with the worker and in the pipe, when a driver's moment
+passed. Who has written more since, and no message in it, has been silent: it floods us with blank lines."""
 
 
 class Running:
@@ -60,6 +69,8 @@ class Running:
         self._reply: dict[str, Any] | None = None
         self._tree: Tree | None = None
         self._closed = False
+        self._read_late = 0
+        self._died = False
         self._gone = False
 
     @property
@@ -74,16 +85,19 @@ class Running:
         self.has_news = True
         messages: list[Message] = []
         if isinstance(event, Exited):
-            self.exited = True
+            self._take_exit()
         elif isinstance(event, Closed):
             self._closed = True
             messages = self._decoder.end(cut=event.cut)
         else:
+            due = self.life.due()
+            self._read_late += len(event.block) if due is not None and now >= due else 0
             messages = self._decoder.feed(event.block)
-        if self.life.stopping:
+        if self.life.stopping and not self._died:
             # It was we who tore the line that it was about to say.
             messages = [message for message in messages if not isinstance(message, Malformed)]
         if messages:
+            self._read_late = 0
             self.life.heard(now)
         for message in messages:
             if isinstance(message, Reply):
@@ -93,19 +107,39 @@ class Running:
                 self._blame("malformed", f"its output is malformed: {message.why}")
         return messages
 
-    def judge(self, now: float, *, all_heard: bool) -> bool:
-        """Tell whether it must be stopped for a failure of its own, and how: see `stop_all`.
+    def _take_exit(self) -> None:
+        self.exited = True
+        if self.life.stopping:
+            return
+        ending = self.child.ending()
+        if ending is not None and ending[1] is None:
+            # What it leaves behind by its own will is nobody's business, should we be killed now.
+            self.child.let_go()
+        else:
+            self._died = True
 
-        `all_heard`: no output of any driver is waiting to be taken in.
-        """
-        if self.life.stopping or (self.exited and self._closed):
+    def judge(self, now: float, listener: Listener) -> bool:
+        """Tell whether it must be stopped for a failure of its own, and how: see `stop_all`."""
+        if self.life.stopping:
+            return False
+        if self._died:
+            # Killed by a signal, but not in a stop of ours, it has left its tree in the midst of its work.
+            return True
+        if self.exited and self._closed:
             return False
         if self.ending.trouble == "malformed":
             return True
-        if self.exited or not self.life.overdue(now, quiet=all_heard and self.child.worker.quiet()):
+        if self.exited or not self._is_overdue(now, listener):
             return False
         self._blame("timeout", f"{self._about_silence(now)} and was stopped")
         return True
+
+    def _is_overdue(self, now: float, listener: Listener) -> bool:
+        if not self.life.overdue(now, quiet=True):
+            return False
+        # In this order: what its worker has read by now is in the inbox, or was taken in.
+        all_heard = self.child.worker.quiet() and not listener.unread
+        return self.life.overdue(now, quiet=all_heard or self._read_late > UNREAD_AT_MOST)
 
     def _about_silence(self, now: float) -> str:
         limits = self.phase.limits
@@ -135,27 +169,28 @@ class Running:
             self.has_news = True
             self.life.leave_by(now + self.phase.limits.cancel_grace)
 
-    def descend(self, now: float) -> None:
-        """Take the next step of stopping it (SPEC 10)."""
+    def descend(self, now: float, glance: Glance) -> Tree | None:
+        """Take the next step of stopping it (SPEC 10); give its tree if that is to be killed now."""
         tree = self._tree
         if tree is None or self._gone:
-            return
+            return None
         # While the leader is there to be waited for, there is no need to look.
-        left = tree.living() if self.exited else []
+        left = tree.living(glance) if self.exited else []
         step = self.life.step(now, leader_gone=self.exited, any_left=bool(left), settle=tree.settle)
+        self._gone = step == "done"
         if step == "ask-rest":
             tree.ask_rest()
         elif step == "kill":
             self.ending.sent("SIGKILL")
-            tree.kill()
+            return tree
         elif step == "give-up" and not tree.resists and self.life.bear_with():
             # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
-            tree.kill()
+            return tree
         elif step == "give-up":
-            names = [process.name() for process in tree.living()]
+            names = [process.name() for process in tree.living(glance)]
             names = names if self.exited else [self.job.name, *names]
             self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
-        self._gone = step == "done"
+        return None
 
     def was_attended(self, now: float) -> None:
         """Take in that there is nothing more to do about it for now."""
@@ -181,19 +216,28 @@ class Running:
         """Kill it and all that belongs to it, without a word and without waiting."""
         tree = self._tree or Tree(self.child.pid, self.child.mark)
         take_in([tree])
-        tree.kill()
+        kill([tree])
 
     def _begin_stop(self, cause: str | None) -> Tree:
         self.has_news = True
         self.ending.stopped = cause
-        self._tree = Tree(self.child.pid, self.child.mark)
+        self._tree = Tree(self.child.pid, self.child.mark, leader_killed=self._died)
         return self._tree
 
 
-def not_begun(job: Job, phase: Phase, why: str) -> Outcome:
-    """Give the outcome of a driver that could not be started, and say `why` (SPEC 13)."""
+def not_begun(job: Job, phase: Phase, why: str | None = None) -> Outcome:
+    """Give the outcome of a driver that was not started: it could not be, `why` says; else it was too late.
+
+    SPEC 9, 13.
+    """
     ending = Ending()
     ending.trouble, ending.words = "cannot-start", f"cannot be started: {why}"
+    if why is None:
+        ending.trouble = "timeout"
+        ending.words = (
+            f"was not begun within the {phase.limits.allowance:g} s that all drivers have together, because"
+            " of `parallel` or `serial`"
+        )
     ending.asked = _asked(job, phase)
     return Outcome(job.name, None, ending, adjusting=phase.adjusting)
 
@@ -211,8 +255,9 @@ def stop_all(these: Iterable[Running], cause: str | None, now: float) -> None:
     trees = [running._begin_stop(cause) for running in fresh]  # noqa: SLF001 - its own kind
     take_in(trees)
     for running, tree in zip(fresh, trees):
-        tree.ask_leader()
-        running.ending.sent("SIGTERM")
+        if not running.exited:
+            tree.ask_leader()
+            running.ending.sent("SIGTERM")
         limits = running.phase.limits
         grace, patience = limits.grace, PATIENCE
         if running.ending.trouble == "timeout":

@@ -19,6 +19,7 @@ from servo_agg.lifecycle import ASKING, RESPITE, Limits
 from servo_agg.listener import TICK
 from servo_agg.phase import Job, Phase
 from servo_agg.process import Child
+from servo_agg.tree import Glance, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from servo_agg.listener import Listener
     from servo_agg.report import Outcome
     from servo_agg.running import Running
+    from servo_agg.tree import Tree
     from servo_agg.worker import Show
 
 _GLANCE = 0.01
@@ -116,6 +118,8 @@ class Supervisor:
 
     def _begin(self, waiting: list[Job], phase: Phase, outcomes: dict[str, Outcome]) -> None:
         """Start as many of the waiting as there is room for, and only then do what else is to be done."""
+        if phase.limits.until is not None and self._listener.now() >= phase.limits.until:
+            self._give_up(waiting, phase, outcomes)
         begun: list[tuple[Job, Start]] = []
         names = {running.job.name for running in self._running.values()}
         for job in tuple(waiting):
@@ -132,6 +136,14 @@ class Supervisor:
             outcome = self._take_on(job, phase, start)
             if outcome is not None:
                 self._take_down(outcome, outcomes)
+
+    def _give_up(self, waiting: list[Job], phase: Phase, outcomes: dict[str, Outcome]) -> None:
+        """Have those fail that are still waiting when the time of all is over."""
+        from servo_agg.running import not_begun
+
+        for job in waiting:
+            self._take_down(not_begun(job, phase), outcomes)
+        waiting.clear()
 
     def _take_down(self, outcome: Outcome, outcomes: dict[str, Outcome]) -> None:
         outcomes[outcome.name] = outcome
@@ -224,16 +236,22 @@ class Supervisor:
         """
         before = len(self._running)
         now = self._listener.now()
-        for running in tuple(self._running.values()):
-            due = running.has_news or (running.look_at is not None and now >= running.look_at)
-            if not (due or self._listener.hurried):
-                continue
-            if running.judge(self._listener.now(), all_heard=not self._listener.unread):
-                self._stop([running], None)
+        hurried = self._listener.hurried
+        those = [
+            running
+            for running in self._running.values()
+            if hurried or running.has_news or (running.look_at is not None and now >= running.look_at)
+        ]
+        # Together: the look at all processes that each stop begins with takes milliseconds.
+        self._stop([running for running in those if running.judge(now, self._listener)], None)
+        glance = Glance()
+        to_kill: list[Tree] = []
+        for running in those:
             if running.life.stopping:
-                if self._listener.hurried:
+                if hurried:
                     running.life.stop(self._listener.now(), 0)
-                running.descend(self._listener.now())
+                tree = running.descend(self._listener.now(), glance)
+                to_kill += [tree] if tree is not None else []
             if not running.done:
                 running.was_attended(self._listener.now())
                 continue
@@ -249,6 +267,7 @@ class Supervisor:
                 self._ask_whether_it_can(running.asks_for)
             else:
                 self._cancel(running.asks_for, outcome)
+        kill(to_kill)
         return len(self._running) < before
 
     def _keep(self, phase: Phase, started_at: float, outcome: Outcome) -> None:

@@ -29,7 +29,7 @@ AFTERMATH = 0.25
 """Seconds after its exit in which what a driver, or a child of it, writes still counts (SPEC 4)."""
 
 _BLOCK = 64 << 10
-_PIPE_AT_MOST = 1 << 20
+PIPE_AT_MOST = 1 << 20
 """The largest pipe that an unprivileged process can ask for: more cannot wait in it unread."""
 
 _HEAD = 16 << 10
@@ -135,7 +135,7 @@ class Worker:
 
     def _take_output(self) -> None:
         self._reading = True
-        block = _read(self._out, _PIPE_AT_MOST if self._late else _BLOCK)
+        block = _read(self._out, PIPE_AT_MOST if self._late else _BLOCK)
         if block:
             self._held = block
             self._last = self._late
@@ -170,7 +170,7 @@ class Worker:
         os.close(self._out)
 
     def _take_stderr(self) -> None:
-        block = _read(self._err, _PIPE_AT_MOST if self._late else _BLOCK)
+        block = _read(self._err, PIPE_AT_MOST if self._late else _BLOCK)
         if block:
             self.stderr.add(block)
             if self._show is not None:

@@ -13,7 +13,7 @@ import pytest
 from servo_agg import processes
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life, Limits
 from servo_agg.processes import MARK, Process, born, look, send
-from servo_agg.tree import Tree
+from servo_agg.tree import Glance, Tree, kill
 from tests.processes import alive, wait_until
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def test_no_signal_reaches_one_that_was_given_the_pid_of_another(sleeper: subpro
 
 def test_a_leader_whose_pid_is_anothers_by_now_has_no_tree(sleeper: subprocess.Popen[bytes]) -> None:
     tree = Tree(sleeper.pid, "another mark", born(sleeper.pid) - 1)
-    assert not tree.look()
+    assert not tree.look(Glance())
     tree.ask_leader()
-    tree.kill()
+    kill([tree])
     assert alive(sleeper.pid)
 
 
@@ -99,6 +99,6 @@ def test_a_process_that_clears_its_environment_is_known_by_its_session() -> None
     with subprocess.Popen(command, start_new_session=True) as process:
         wait_until(lambda: look()[process.pid].name().startswith("sleep"), 10, "the sleeper")
         tree = Tree(process.pid, "whatever")
-        tree.look()
-        tree.kill()
+        tree.look(Glance())
+        kill([tree])
         assert process.wait(10) == -signal.SIGKILL
