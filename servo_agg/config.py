@@ -177,8 +177,9 @@ def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, st
         ours["PYTHONUNBUFFERED"] = "1"
     text = environment.get(TIMEOUT, "").strip()
     seconds = _decimal(text)
-    if seconds is not None and seconds > 1 and seconds.is_integer():
-        ours[TIMEOUT] = str(int(seconds) - 1)
+    if seconds is not None and seconds > 1 and not text.partition(".")[2].strip("0"):
+        # Not by way of the number, which has 17 digits at most.
+        ours[TIMEOUT] = str(int(text.partition(".")[0].lstrip("0")) - 1)
     # A variable without a name, which nobody could look up, cannot be handed on.
     return {**{name: value for name, value in environment.items() if name}, **ours}
 

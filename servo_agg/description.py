@@ -16,7 +16,7 @@ from servo_agg.protocol import kind, value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Optional
 
     Object = dict[str, Any]
@@ -193,32 +193,48 @@ def chosen(choices: Sequence[str], description: Object) -> Object:
     present one is text; else it is JSON if it can be read as such. Raises UnknownSettings or BadInput.
     """
     described = dict(settings_in(description))
+    named: dict[str, list[Place]] = {}
+    for place in described:
+        named.setdefault(path_of(place), []).append(place)
+    longest = max(map(len, named), default=0)
     application: Object = {"components": {}}
     done: set[Place] = set()
+    unknown: list[str] = []
     for choice in choices:
-        place = _meant(choice, described)
+        path = _meant(choice[: longest + 1], named)
+        if path is None:
+            unknown.append(choice)
+            continue
+        place = _the_only(choice, named[path])
         if place in done:
-            raise BadInput(f"--set gives {path_of(place)} more than once")
+            raise BadInput(f"--set gives {path} more than once")
         done.add(place)
-        text = choice[len(path_of(place)) + 1 :]
+        text = choice[len(path) + 1 :]
         present = described[place].get("value") if isinstance(described[place], dict) else None
         _put(application, place, {"value": text if isinstance(present, str) else _value_or_text(text)})
+    if unknown:
+        raise UnknownSettings("; ".join(_not_described(choice, named) for choice in unknown))
     return {"application": application}
 
 
-def _meant(choice: str, described: dict[Place, Any]) -> Place:
-    fitting = [place for place in described if choice.startswith(f"{path_of(place)}=")]
-    if not fitting:
-        path = choice.partition("=")[0]
-        meant = near(path, map(path_of, described), at_most=3)
-        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
-        raise UnknownSettings(f"--set {choice}: no driver describes a setting {path}{hint}")
-    longest = max(len(path_of(place)) for place in fitting)
-    fitting = [place for place in fitting if len(path_of(place)) == longest]
-    if len(fitting) > 1:
-        words = " and ".join(f"{setting!r} of {_owner_in_words(component)}" for component, setting in fitting)
+def _meant(choice: str, named: Mapping[str, object]) -> str | None:
+    """Give the longest path with which the choice begins, None when it is nobody's."""
+    ends = (end for end, letter in enumerate(choice) if letter == "=")
+    return max((choice[:end] for end in ends if choice[:end] in named), key=len, default=None)
+
+
+def _the_only(choice: str, places: list[Place]) -> Place:
+    if len(places) > 1:
+        words = " and ".join(f"{setting!r} of {_owner_in_words(component)}" for component, setting in places)
         raise BadInput(f"--set {choice} may mean {words}: give it on stdin instead")
-    return fitting[0]
+    return places[0]
+
+
+def _not_described(choice: str, named: Mapping[str, object]) -> str:
+    path = choice.partition("=")[0]
+    meant = near(path, named, at_most=3)
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+    return f"--set {choice}: no driver describes a setting {path}{hint}"
 
 
 def _owner_in_words(component: str | None) -> str:

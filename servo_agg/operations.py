@@ -16,7 +16,7 @@ from servo_agg.errors import Misshapen
 from servo_agg.events import AGENT_GONE, CANCEL
 from servo_agg.lifecycle import Limits
 from servo_agg.phase import Job, Phase
-from servo_agg.protocol import as_text, clip
+from servo_agg.protocol import as_text, clip, clip_word
 from servo_agg.signals import number_of
 
 TYPE_CHECKING = False
@@ -148,7 +148,7 @@ def _version_text(outcomes: Sequence[Outcome]) -> str:
 def version_of(outcome: Outcome) -> str:
     """Give the version that a driver told, on one line; empty when it told none."""
     said = as_text(outcome.reply.get("version")) if outcome.ok else ""
-    return " ".join(said.split())
+    return clip_word(" ".join(said.split()))
 
 
 def version(run: Run) -> Answer:

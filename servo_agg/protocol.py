@@ -240,6 +240,11 @@ def as_text(value: object) -> str:
     return "" if value is None else compact(value)
 
 
+def clip_word(text: str) -> str:
+    """Bound what should be a word or two, as a status, a reason or a version, to 1 KiB (SPEC 13)."""
+    return clip(text, TEXT_LIMIT >> 10)
+
+
 def clip(text: str, shares: int = 1) -> str:
     """Bound a message to 256 KiB, or to one of so many shares of that; say what was cut (SPEC 13)."""
     limit = TEXT_LIMIT // shares

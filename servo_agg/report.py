@@ -12,7 +12,7 @@ Rules (SPEC 4, 7.8, 7.9, 8, 13):
 from __future__ import annotations
 
 from servo_agg.description import united, without_own
-from servo_agg.protocol import as_text, clip, kind
+from servo_agg.protocol import as_text, clip, clip_word, kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class Outcome:
         self.ok = ending.trouble is None and ending.code == 0 and reply is not None and said == "ok"
         if self.ok:
             self.status = "ok"
-            self.reason = as_text(self.reply.get("reason")) or "success"
+            self.reason = clip_word(as_text(self.reply.get("reason"))) or "success"
             self.message = as_text(self.reply.get("message"))
             return
         failure = said if isinstance(said, str) and not _nearly_ok(said) else ""
-        self.status = failure if failure and ending.trouble is None else "failed"
-        self.reason = self._reason(reply, failure)
+        self.status = clip_word(failure) if failure and ending.trouble is None else "failed"
+        self.reason = clip_word(self._reason(reply, failure))
         self.message = self._sentence(reply, said)
 
     @property

@@ -311,6 +311,8 @@ def test_python_drivers_do_not_buffer_unless_told_so(before: str | None, after: 
         pytest.param(" 30 ", "29", id="white-space"),
         pytest.param("1.5", "1.5", id="1.5"),
         pytest.param("30.5", "30.5", id="30.5"),
+        pytest.param("30.0", "29", id="30.0"),
+        pytest.param("9" * 30, "9" * 29 + "8", id="more-digits-than-a-number-has"),
         pytest.param("0" * 5000 + "5", "4", id="zeros-before"),
     ],
 )

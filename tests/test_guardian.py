@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.processes import alive, children, environment, wait_until
+from tests.sources import adjusting
 
 if TYPE_CHECKING:
     from tests.servo import ServoDirectory
@@ -107,3 +108,22 @@ def test_after_an_ordinary_run_it_is_gone_and_reaped(servo: ServoDirectory) -> N
         ["python3", "-c", adopt], cwd=servo.path, env=environment(servo.env), capture_output=True, check=True
     )
     assert done.stdout == b"none\n"
+
+
+def test_a_talker_that_dies_of_our_end_leaves_no_child_in_a_session_of_its_own(servo: ServoDirectory) -> None:
+    """With nobody to read it is gone before anyone can look who its children are: their mark tells."""
+    servo.configure("agg: {grace: 0.5}")
+    servo.add_script(
+        "01talks",
+        adjusting("""\
+        setsid sh -c 'echo "child $$ 01talks" >>driver.pids; exec sleep 600' </dev/null >/dev/null 2>&1 &
+        echo "leader $$ 01talks" >>driver.pids
+        while :; do echo '{"progress":1}'; done
+        """),
+    )
+    with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+        pids = servo.pids("01talks", "leader", "child")
+        running.stop_reading()
+        running.send_signal(signal.SIGKILL)
+        wait_until(lambda: not any(alive(pid) for pid in pids.values()), 10, "end of the tree")
+        running.resume_reading()

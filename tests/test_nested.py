@@ -187,6 +187,32 @@ def test_an_inner_aggregator_that_hangs_is_stopped_with_its_drivers(
     all_gone(pids)
 
 
+def test_an_inner_aggregator_that_is_killed_leaves_no_driver_beside_the_next(
+    servo: ServoDirectory, inner: ServoDirectory
+) -> None:
+    inner.add("01stubborn", "stubborn")
+    servo.add_script(
+        "20db",
+        adjusting(
+            """\
+            cat >/dev/null
+            for pid in $(sed -n 's/^[a-z]* \\([0-9]*\\) 01stubborn$/\\1/p' "$DRIVER_PIDS"); do
+                ! grep -q '^State:.[^XZ]' /proc/$pid/status 2>/dev/null || echo "$pid" >>beside
+            done
+            echo '{"status":"ok"}'
+            """,
+            component="db",
+        ),
+    )
+    with servo.agent().start_adjust("app", servo.request("01stubborn.cpu", "db.cpu")) as running:
+        pids = servo.pids("01stubborn", "leader", "child", "grandchild")
+        os.kill(parent_of(pids["leader"]), signal.SIGKILL)
+        operation = running.finish()
+    assert entry(operation, "20db")["status"] == "ok"
+    assert not (servo.path / "beside").exists()
+    assert not any(alive(pid) for pid in pids.values())
+
+
 # Cancel.
 
 

@@ -98,6 +98,11 @@ def test_as_often_as_needed(servo: ServoDirectory) -> None:
             "unknown-settings",
             "--set WEB.CPU=4: no driver describes a setting WEB.CPU; did you mean web.cpu",
         ),
+        (
+            ["zzz=4", "web.cpu=1", "yyy=5"],
+            "unknown-settings",
+            "--set zzz=4: no driver describes a setting zzz; --set yyy=5: no driver describes a setting yyy",
+        ),
         (["zzz=4"], "unknown-settings", "--set zzz=4: no driver describes a setting zzz"),
         (["web=4"], "unknown-settings", "--set web=4: no driver describes a setting web; did you mean"),
         (

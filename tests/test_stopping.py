@@ -294,3 +294,24 @@ def test_malformed_output_is_dealt_with_before_the_agent_loses_patience(servo: S
     assert not operation.timed_out
     assert operation.reply is not None
     assert operation.reply["reason"] == "malformed"
+
+
+def test_what_a_driver_leaves_that_was_killed_is_stopped_before_the_next_begins(
+    servo: ServoDirectory,
+) -> None:
+    """As by the out-of-memory killer: its child works on, and two drivers would change things at once."""
+    servo.add_script(
+        "01killed",
+        adjusting("""\
+        setsid sh -c 'echo "child $$ 01killed" >>driver.pids; exec sleep 600' </dev/null >/dev/null 2>&1 &
+        until [ -s driver.pids ]; do sleep 0.05; done
+        kill -KILL $$
+        """),
+    )
+    servo.add("02db", "plain", component="db")
+    operation = servo.agent().adjust("app", servo.request("web.cpu", "db.cpu"))
+    assert operation.reply is not None
+    assert operation.reply["drivers"]["01killed"]["message"] == "killed by SIGKILL, gave no reply"
+    assert operation.reply["drivers"]["02db"]["status"] == "ok"
+    child = servo.pids("01killed", "child")["child"]
+    assert not alive(child)

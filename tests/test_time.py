@@ -105,6 +105,37 @@ def test_one_that_talks_without_end_in_a_query_is_stopped_all_the_same(servo: Se
     assert completed.reply["reason"] == "timeout"
 
 
+@pytest.mark.parametrize("blank", [r"\n", r" \n", r"\r\n\t"])
+def test_a_flood_of_blank_lines_is_silence(servo: ServoDirectory, blank: str) -> None:
+    servo.add_script(
+        "01blank",
+        adjusting(f"""\
+        exec python3 -c "import os
+        lines = ('{blank}' * 100000).encode()
+        while True:
+            os.write(1, lines)"
+        """),
+    )
+    with servo.agent(io_timeout=3) as agent:
+        operation = agent.adjust("app", servo.request("web.cpu"))
+    assert not operation.timed_out
+    assert operation.reply is not None
+    assert operation.reply["reason"] == "timeout"
+
+
+def test_none_is_begun_when_the_time_of_all_is_over(servo: ServoDirectory) -> None:
+    servo.configure("agg: {parallel: 2}")
+    for number in range(12):
+        servo.add(f"{number:02}stubborn", "stubborn", when="info")
+    with servo.agent(io_timeout=3) as agent:
+        reply = agent.info("app")
+    begun = {name for name, entry in reply["drivers"].items() if "gave no answer" in entry["message"]}
+    assert begun == {"00stubborn", "01stubborn"}
+    others = {entry["message"] for name, entry in reply["drivers"].items() if name not in begun}
+    late = "was not begun within the 2 s that all drivers have together, because of `parallel` or `serial`"
+    assert others == {f"on --info: {late}"}
+
+
 def test_the_query_inside_an_adjust_has_its_own_time(servo: ServoDirectory) -> None:
     servo.add("01hangs", "silent", when="query")
     with servo.agent(io_timeout=2) as agent:
