@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.stage import FIRST, GRACE, NAMES, PATIENCE, Stage, allowed
-from tests.processes import environment
+from tests.processes import alive, environment
+
+if TYPE_CHECKING:
+    from tests.servo import ServoDirectory
 
 KILLS = 20
 """Kills at random moments in one repetition."""
@@ -123,6 +127,24 @@ def test_a_tree_of_200_is_gone_a_second_after_the_grace_when_we_are_killed(stage
     stage.await_driver(FIRST, "adjust")
     stage.send(signal.SIGKILL)
     stage.await_nothing(GRACE + allowed(1), f"200 processes, {shape}")
+
+
+def test_sixty_drivers_that_ignore_sigterm_end_as_soon_as_one(servo: ServoDirectory) -> None:
+    """Each with three processes: they are looked for together, not sixty times."""
+    servo.configure("agg: {parallel: 60}")
+    names = [f"{number:02}stubborn" for number in range(60)]
+    for name in names:
+        servo.add(name, "stubborn", when="query")
+    with servo.agent().start_describe("app") as running:
+        pids = [pid for name in names for pid in servo.pids(name, "leader", "child", "grandchild").values()]
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish()
+        seconds = time.monotonic() - began
+    assert operation.returncode == 128 + signal.SIGTERM
+    assert not any(alive(pid) for pid in pids)
+    # Half a second of grace, and what the machine needs to end 180 processes.
+    assert seconds < 0.5 + allowed(0.5)
 
 
 def test_a_signal_ends_us_within_half_a_second_while_stdout_is_blocked(stage: Stage) -> None:
