@@ -60,7 +60,7 @@ imported = time.monotonic()
 from servo_agg import description, running
 all_imported = time.monotonic()
 
-from servo_agg import config, guardian, inbox, process, supervisor
+from servo_agg import config, guardian, inbox, listener, process, supervisor
 
 notes = []
 
@@ -88,7 +88,7 @@ note(running.Running, "learn", "reading")
 note(running.Running, "finish", "judging and reaping")
 note(description, "merge", "merge")
 note(coordinator, "encode", "encode")
-note(supervisor.Supervisor, "flush", "write")
+note(listener.Listener, "flush", "write")
 note(supervisor.Supervisor, "drive", "drive")
 file = os.open({notes!r}, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 ours = os.getpid()
