@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes import environment, wait_until
+from tests.processes import alive, environment, wait_until
 from tests.sources import adjusting
 
 if TYPE_CHECKING:
@@ -66,12 +66,10 @@ def test_has_cancel_is_asked_only_on_a_cancel(servo: ServoDirectory) -> None:
 def test_one_without_a_handler_dies_of_it_and_the_answer_is_still_canceled(servo: ServoDirectory) -> None:
     servo.add("01silent", "silent", has_cancel="true")
     with servo.agent().start_adjust("app", servo.request("01silent.cpu")) as running:
-        servo.pids("01silent", "leader", "child", "grandchild")
+        pids = servo.pids("01silent", "leader", "child", "grandchild")
         os.kill(running.pid, signal.SIGUSR1)
         operation = running.finish(30)
-        for role in ("child", "grandchild"):
-            # They are not the leader's tree any more once it has ended: nothing of ours kills them.
-            os.kill(servo.pids("01silent", role)[role], signal.SIGKILL)
+    assert not any(alive(pid) for pid in pids.values())
     assert operation.reply is not None
     assert operation.reply["status"] == "canceled"
     assert operation.reply["drivers"]["01silent"]["reason"] == "signal"
