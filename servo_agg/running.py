@@ -6,6 +6,8 @@ Rules (SPEC 4, 9, 10):
 - A timeout is concluded, never delivered: the moment has passed, and nothing that the driver wrote
   is unread.
 - Its tree is read before the first signal: what loses its parent by it is still known then.
+- One that is killed by a signal, but not in a stop of ours, is stopped like any other: it did not leave
+  its tree on purpose.
 """
 
 from __future__ import annotations
