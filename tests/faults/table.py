@@ -294,7 +294,7 @@ class Cell:
         """The grace to configure: one that nobody can wait for where the fault is to cut it short."""
         if self.moment is not GRACE:
             return 0.3
-        return 2.0 if self.fault.kills_us else 600.0
+        return 4.0 if self.fault.kills_us else 600.0
 
     @property
     def io_timeout(self) -> int | None:
