@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _SWEEP = 0.2
 """Seconds between two looks for what bears the mark of an unnoted start."""
 
+_CARE = 5
+"""How many times longer than we the guardian looks for what may be left: nobody waits for it."""
+
 _GLANCE = 0.02
 """Seconds between two looks at trees that are being stopped."""
 
@@ -115,7 +118,7 @@ class _Stop:
         """Take the next step, but for killing, and tell which it is."""
         gone, left = self.tree.remains(glance)
         step = self._life.step(
-            time.monotonic(), leader_gone=gone, any_left=bool(left), settle=self.tree.settle
+            time.monotonic(), leader_gone=gone, any_left=bool(left), settle=_CARE * self.tree.settle
         )
         if step == "ask-rest":
             self.tree.ask_rest()
