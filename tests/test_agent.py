@@ -414,7 +414,7 @@ def test_drivers_with_a_family_record_it(tmp_path: Path, marked: Marked, kind: s
         for pid in pids.values():
             os.kill(pid, signal.SIGTERM)
         if kind == "silent":
-            assert running.finish().returncode == -signal.SIGTERM
+            assert running.finish().wait() == -signal.SIGTERM
         else:
             with pytest.raises(DeadlineError):
                 running.finish(0.1)
