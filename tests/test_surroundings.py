@@ -237,8 +237,10 @@ def test_a_driver_takes_all_processes(two: ServoDirectory) -> None:
         Marked(os.environ[MARK]).kill()
     assert final is not None
     assert final["status"] == "failed"
-    assert "d1: failed: exited with status 2" in str(final["message"])
-    assert "d2: failed: " in str(final["message"])
+    first, second = str(final["message"]).splitlines()[:2]
+    # It may be so quick that there is no room for the thread that would read it.
+    assert "d1: failed: exited with status 2" in first or "too many processes or threads" in first
+    assert second.startswith("d2: failed: ")
 
 
 @pytest.mark.full
