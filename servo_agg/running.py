@@ -233,8 +233,9 @@ def not_begun(job: Job, phase: Phase, why: str | None = None) -> Outcome:
     SPEC 9, 13.
     """
     ending = Ending()
-    ending.trouble, ending.words = "cannot-start", f"cannot be started: {why}"
-    if why is None:
+    if why is not None:
+        ending.trouble, ending.words = "cannot-start", f"cannot be started: {why}"
+    else:
         ending.trouble = "timeout"
         ending.words = (
             f"was not begun within the {phase.limits.allowance:g} s that all drivers have together, because"

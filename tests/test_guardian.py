@@ -127,3 +127,27 @@ def test_a_talker_that_dies_of_our_end_leaves_no_child_in_a_session_of_its_own(s
         running.send_signal(signal.SIGKILL)
         wait_until(lambda: not any(alive(pid) for pid in pids.values()), 10, "end of the tree")
         running.resume_reading()
+
+
+def test_what_a_driver_left_that_had_ended_by_itself_is_spared(servo: ServoDirectory) -> None:
+    """Its output waits for the agent, so that it is not reaped yet when we are killed."""
+    servo.add_script(
+        "01leaves",
+        adjusting("""\
+        setsid sh -c 'echo "service $$ 01leaves" >>driver.pids; exec sleep 600' </dev/null >/dev/null 2>&1 &
+        echo "leader $$ 01leaves" >>driver.pids
+        until grep -q service driver.pids; do sleep 0.05; done
+        head -c 900000 /dev/zero | tr '\\0' x | fold -w 1000 | sed 's/.*/{"progress":1,"message":"&"}/'
+        echo '{"status":"ok"}'
+        """),
+    )
+    with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+        running.stop_reading()
+        pids = servo.pids("01leaves", "leader", "service")
+        wait_until(lambda: not alive(pids["leader"]), 20, "end of the driver")
+        (guardian,) = (pid for pid in children(running.pid) if pid != pids["leader"])
+        running.send_signal(signal.SIGKILL)
+        wait_until(lambda: not alive(guardian), 10, "end of the guardian")
+        assert alive(pids["service"])
+        os.kill(pids["service"], signal.SIGKILL)
+        running.resume_reading()

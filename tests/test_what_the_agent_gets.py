@@ -552,3 +552,10 @@ def test_a_stdin_that_does_not_block_is_waited_for(servo: ServoDirectory) -> Non
         os.close(ours)
         stdout, stderr = program.communicate(timeout=20)
     assert json.loads(stdout.splitlines()[-1])["status"] == "ok", stderr
+
+
+def test_a_version_is_bounded(servo: ServoDirectory) -> None:
+    servo.add_script("01long", """#!/bin/sh\nprintf '{"version":"%03000000d"}' 0\n""")
+    answer = servo.run("--info", "app").reply
+    assert answer["drivers"]["01long"]["version"] == "0" * 997 + " ... (3000000 bytes in all)"
+    assert answer["version"].endswith("bytes in all))")
