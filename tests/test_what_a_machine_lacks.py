@@ -112,12 +112,11 @@ def test_spec_4_without_a_pidfd_the_end_of_a_driver_is_still_known(
 def test_spec_13_without_a_descriptor_to_watch_it_by_a_driver_is_not_left_running(
     servo: ServoDirectory,
 ) -> None:
-    servo.add_script("01", "#!/bin/sh\necho $$ >pid\nexec sleep 60\n")
+    # It may be killed at its first breath: that nothing of it is left is asserted at the end of every test.
+    servo.add_script("01", "#!/bin/sh\nexec sleep 60\n")
     completed = servo.run("--query", "app", env=made(servo, NO_DESCRIPTOR))
     assert reason_of(completed) == "cannot-start"
     assert "too many open files" in completed.reply["message"]
-    pid = servo.path / "pid"
-    assert not pid.exists() or not alive(int(pid.read_text(encoding="ascii")))
 
 
 # Without /proc, psutil tells who there is.
