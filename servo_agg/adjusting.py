@@ -9,12 +9,14 @@ Rules (SPEC 7, 8, 10):
 from __future__ import annotations
 
 from servo_agg import report
-from servo_agg.description import check_shape, chosen, completed, route
+from servo_agg.course import Course
+from servo_agg.description import check_shape
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended
 from servo_agg.phase import Job, Phase
 from servo_agg.protocol import Progress, Reply, encode, parse
+from servo_agg.routing import chosen, completed, route
 from servo_agg.section import INSTALL
 from servo_agg.threads import Bell, start
 
@@ -171,7 +173,7 @@ def refuse_without_drivers(run: Run, request: Object | None, choices: Sequence[s
 
 def _in_turn(run: Run, application: str, requests: Mapping[str, Object]) -> list[Outcome]:
     config, supervisor = run.config, run.supervisor
-    course = report.Course(len(requests))
+    course = Course(len(requests))
 
     def hear(name: str, messages: Sequence[Message]) -> None:
         run.say(

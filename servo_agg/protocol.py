@@ -1,14 +1,9 @@
-"""Bytes to messages and back. Pure; the only room that knows JSON.
+"""A line to a message and back. Pure; the only room that knows JSON.
 
-Rules (SPEC 4):
-- Output is split at newlines; blank lines are nothing; a last line without a newline counts.
+Rules (SPEC 4, 5, 8, 13):
 - An object with `progress` and without `status` is Progress, any other object is a Reply,
   anything else is Malformed. `decode` is total: no bytes make it raise.
-- Where a whole document is allowed (query, info), output whose first line does not parse is kept,
-  up to 4 MiB, and tried as one document at its end. Only the first line needs to be looked at for
-  that: after a line that is an object by itself, the whole can be no single document.
-- After a Malformed nothing more is decoded: the driver has failed, whatever follows.
-- The same bytes give the same messages, in whatever blocks they come.
+- What we write is ASCII, each object on a line; what is to be text is made text, and bounded.
 """
 
 from __future__ import annotations
@@ -217,15 +212,6 @@ def decode(line: bytes) -> Message:
     return Reply(content)
 
 
-_BLANK = 64
-"""Bytes of a begun line that are looked at again and again, whether they are blank."""
-
-
-def _is_blank(line: bytes) -> bool:
-    # White space beyond the limit is too long a line in whatever blocks it comes.
-    return not line or (line.isspace() and len(line) <= LINE_LIMIT)
-
-
 def encode(content: dict[str, Any]) -> bytes:
     """Turn an object into one ASCII line, newline included (SPEC 5)."""
     return compact(content).encode("ascii") + b"\n"
@@ -255,78 +241,3 @@ def clip(text: str, shares: int = 1) -> str:
         return text
     mark = f" ... ({len(kept)} bytes in all)"
     return kept[: max(0, limit - len(mark))].decode("utf-8", "ignore") + mark
-
-
-class Decoder:
-    """Takes a driver's output in blocks and gives its messages; holds at most one line or document."""
-
-    def __init__(self, *, document: bool) -> None:
-        """`document`: the whole output may be one pretty-printed document (query, info)."""
-        self._document = document
-        self._rest: list[bytes] = []
-        self._size = 0
-        self._first: Malformed | None = None
-        self._over = False
-
-    def feed(self, block: bytes) -> list[Message]:
-        """Give the messages that end in this block."""
-        if self._over:
-            return []
-        messages: list[Message] = []
-        if self._first is None:
-            if block.isspace() and self._size <= _BLANK and self._size + len(block) <= LINE_LIMIT:
-                block = self._without_blank_lines(block)
-            *lines, block = block.split(b"\n")
-            for number, piece in enumerate(lines):
-                line = self._take(piece) if self._rest else piece
-                if _is_blank(line):
-                    continue
-                message = decode(line)
-                if not isinstance(message, Malformed):
-                    self._document = False
-                    messages.append(message)
-                elif self._document:
-                    self._first = message
-                    block = b"\n".join([line, *lines[number + 1 :], block])
-                    break
-                else:
-                    self._over = True
-                    return [*messages, message]
-        self._keep(block)
-        if self._size > LINE_LIMIT:
-            self._over = True
-            messages.append(decode(self._take()))
-        return messages
-
-    def end(self, *, cut: bool = False) -> list[Message]:
-        """Give what the end of output completes: a last line without a newline, or the document.
-
-        `cut`: it was we who stopped reading; a torn last line is then nobody's fault.
-        """
-        rest = self._take()
-        if self._over or _is_blank(rest):
-            return []
-        self._over = True
-        message = decode(rest)
-        return [] if cut and self._first is None and isinstance(message, Malformed) else [message]
-
-    def _without_blank_lines(self, block: bytes) -> bytes:
-        """Leave of a block of white space what follows its last line: a flood of blank lines costs little."""
-        end = block.rfind(b"\n") + 1
-        if end and not b"".join(self._rest).strip():
-            self._take()
-            return block[end:]
-        return block
-
-    def _keep(self, piece: bytes) -> None:
-        self._rest.append(piece)
-        self._size += len(piece)
-
-    def _take(self, piece: bytes = b"") -> bytes:
-        if not self._rest:
-            return piece
-        self._rest.append(piece)
-        whole = b"".join(self._rest)
-        self._rest = []
-        self._size = 0
-        return whole

@@ -1,12 +1,10 @@
 """What became of one driver, and what we say of all of them. Pure.
 
-Rules (SPEC 4, 7.8, 7.9, 8, 13):
+Rules (SPEC 4, 7.8, 7.9, 13):
 - A driver has succeeded when it exited 0 and its reply says so; every other end is a failure with a
   status, a reason and a sentence.
 - A failed driver never counts as `ok`, and its reason is never null.
 - Of several failures, `rejected` outranks `aborted` outranks the first in driver order.
-- Overall progress: each driver that runs counts the same, whole numbers rounded down, never back,
-  99 at most before the last one is done.
 """
 
 from __future__ import annotations
@@ -219,50 +217,3 @@ def drivers(outcomes: Sequence[Outcome], others: Object) -> Object:
 def what_they_said(outcomes: Sequence[Outcome]) -> Object:
     """Merge what the replies hold beside the drivers' words about themselves (SPEC 7.8)."""
     return united(without_own(outcome.reply) for outcome in outcomes)
-
-
-class Course:
-    """The overall progress of an adjust of `count` drivers, one after another (SPEC 8)."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._done = 0
-        # The running driver's progress as an exact fraction, 0 to 100: (numerator, denominator).
-        self._at = (0, 1)
-        self._said: object = None
-        self._total = self._reckon()
-
-    def total(self) -> int:
-        """Give the overall progress in percent, 0 to 100."""
-        return self._total
-
-    def _reckon(self) -> int:
-        if self._done == self._count:
-            return 100
-        numerator, denominator = self._at
-        return min(99, (100 * self._done * denominator + numerator) // (self._count * denominator))
-
-    def line(self, name: str, text: str, content: Object | None = None) -> Object:
-        """Give the line that tells the agent of a driver's message `content`, or of ours."""
-        message = f"{name}: {text}" if text else name
-        return {**(content or {}), "progress": self._total, "message": clip(message)}
-
-    def advance(self, name: str, content: Object) -> Object:
-        """Take in a driver's progress message and give the line for the agent."""
-        said = content["progress"]
-        # Most lines of a driver that says many repeat the number of the one before.
-        if said is not self._said:
-            self._said = said
-            if isinstance(said, (int, float)) and not isinstance(said, bool):
-                numerator, denominator = min(max(said, 0), 100).as_integer_ratio()
-                if numerator * self._at[1] > self._at[0] * denominator:
-                    self._at = (numerator, denominator)
-                    self._total = self._reckon()
-        return self.line(name, as_text(content.get("message")), content)
-
-    def end(self) -> None:
-        """Take in that the running driver has ended, failed or not."""
-        self._done += 1
-        self._at = (0, 1)
-        self._said = None
-        self._total = self._reckon()

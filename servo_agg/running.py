@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import time
 
+from servo_agg.decoder import Decoder
 from servo_agg.events import CANCEL, Closed, Exited, Output
 from servo_agg.inbox import ROOM
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life
 from servo_agg.process import carriage_return
-from servo_agg.protocol import Decoder, Malformed, Reply
+from servo_agg.protocol import Malformed, Reply
 from servo_agg.report import Ending, Outcome
 from servo_agg.tree import Tree, kill, take_in
 from servo_agg.worker import PIPE_AT_MOST

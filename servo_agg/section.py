@@ -13,11 +13,12 @@ import os
 import sys
 from stat import S_ISFIFO
 
-from servo_agg.errors import BadConfiguration, BadEnvironment, near
+from servo_agg.errors import BadConfiguration, BadEnvironment
+from servo_agg.keys import KEYS, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any
 
     import yaml
 
@@ -153,12 +154,12 @@ def _insist_on_one(key: yaml.Node, section: yaml.MappingNode, text: str) -> None
 
 def _value(loader: yaml.SafeLoader, key: yaml.Node, node: Any, text: str) -> Any:
     name = _shown(key, text, key=True)
-    if name not in _KEYS:
+    if name not in KEYS:
         raise BadConfiguration(
             f"{_place(key)}: the section {SECTION} has an unknown key {name!r}"
-            f" (value {_shown(node, text)}): {_nearest(name)}"
+            f" (value {_shown(node, text)}): {nearest(name)}"
         )
-    right, wanted = _KEYS[name]
+    right, wanted = KEYS[name]
     try:
         value = loader.construct_object(node, deep=True)
     except Exception as error:
@@ -232,46 +233,3 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
-
-_MOST_SECONDS = 10**9
-"""Seconds beyond which a number is no time any more."""
-
-
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MOST_SECONDS
-
-
-def _is_patterns(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_policy(value: Any) -> bool:
-    return value in ("continue", "stop")
-
-
-_SECONDS = (_is_seconds, "a number of seconds, from 0 to a billion")
-
-_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "parallel": (_is_count, "a whole number, 1 or more"),
-    "serial": (_is_patterns, "a list of name patterns, such as ['k8s-*']"),
-    "io_timeout": _SECONDS,
-    "grace": _SECONDS,
-    "cancel_grace": _SECONDS,
-    "on_failure": (_is_policy, "continue or stop"),
-    "log": (_is_path, "the path of a file"),
-    "complete": (_is_patterns, "a list of name patterns, such as ['k8s-*']"),
-}
-"""For each key of the section: is this value right, and what would be."""
-
-
-def _nearest(key: str) -> str:
-    meant = near(key, _KEYS)
-    return f"did you mean {meant[0]!r}?" if meant else f"the keys are {', '.join(_KEYS)}"

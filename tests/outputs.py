@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
+from servo_agg.protocol import Malformed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from servo_agg.protocol import Message
 
 
 def _joined(text: str) -> str:
@@ -147,3 +151,10 @@ def blocks_of(stream: bytes, places: Sequence[int]) -> list[bytes]:
     """Cut a stream at these places; two that are the same make an empty block."""
     edges = [0, *sorted(min(place, len(stream)) for place in places), len(stream)]
     return [stream[start:end] for start, end in zip(edges, edges[1:])]
+
+
+def plain(message: Message) -> tuple[str, str]:
+    """Make a message comparable; `repr` tells 1 from 1.0 and from True."""
+    if isinstance(message, Malformed):
+        return "Malformed", message.why
+    return type(message).__name__, repr(message.content)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from servo_agg.description import check_shape, completed, describe, merge, path_of, route, settings_in, united
+from servo_agg.description import check_shape, describe, merge, path_of, settings_in, united
 from servo_agg.errors import Conflict, Misshapen, UnknownSettings
+from servo_agg.routing import completed, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

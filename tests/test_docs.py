@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servo_agg.section import _KEYS as KEYS
+from servo_agg.keys import KEYS
 from tests.processes import DeadlineError, environment, kill_session
 from tests.servo import DRIVERS, REPOSITORY, ServoDirectory
 

@@ -8,8 +8,8 @@ from tests.fuzz.engine import fuzz
 
 with atheris.instrument_imports(include=["servo_agg"]):
     from servo_agg.protocol import Malformed, decode, encode
-    from tests.outputs import blocks_of
-    from tests.test_protocol import by_the_contract, messages_of, plain
+    from tests.outputs import blocks_of, plain
+    from tests.test_decoder import by_the_contract, messages_of
 
 
 def check(given: bytes) -> None:
