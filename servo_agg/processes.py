@@ -5,6 +5,8 @@ Rules (SPEC 10):
 - All of them are looked at in one pass, with one read each: a stop must not take longer on a machine
   that runs thousands. Where there is no /proc, psutil tells the same at greater cost.
 - What cannot be read, since it is gone or another's or no descriptor is left, is passed over.
+- A process lives as long as one of its threads does: where only the main one has ended, the system calls it
+  a zombie, and shows its environment at the others.
 """
 
 from __future__ import annotations
@@ -34,18 +36,30 @@ class Process:
     parent   pid of its parent
     session  number of its session
     dead     whether it is a zombie: it holds nothing and does nothing any more
+    headless whether its main thread has ended, and others live on
     waiting  whether it is in a wait that no signal ends, as for a file server that is gone
     """
 
-    __slots__ = ("_marks", "born", "dead", "parent", "pid", "session", "waiting")
+    __slots__ = ("_marks", "born", "dead", "headless", "parent", "pid", "session", "waiting")
 
-    def __init__(self, pid: int, born: int, parent: int, session: int, *, dead: bool, waiting: bool) -> None:
+    def __init__(
+        self,
+        pid: int,
+        born: int,
+        parent: int,
+        session: int,
+        *,
+        dead: bool,
+        waiting: bool,
+        headless: bool = False,
+    ) -> None:
         self.pid = pid
         self.born = born
         self.parent = parent
         self.session = session
         self.dead = dead
         self.waiting = waiting
+        self.headless = headless
         self._marks: set[str] | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -71,8 +85,7 @@ class Process:
         """
         wanted = MARK.encode() + b"="
         try:
-            with open(f"/proc/{self.pid}/environ", "rb") as environ:
-                text = environ.read()
+            text = self._environment()
         except PermissionError:
             return ""
         except OSError:
@@ -80,6 +93,23 @@ class Process:
         pairs = text.split(b"\0")
         none = "" if text else None
         return next((os.fsdecode(pair[len(wanted) :]) for pair in pairs if pair.startswith(wanted)), none)
+
+    def _environment(self) -> bytes:
+        directories = [f"/proc/{self.pid}"]
+        if self.headless:
+            threads = os.listdir(f"/proc/{self.pid}/task")
+            directories = [f"/proc/{self.pid}/task/{thread}" for thread in threads]
+        for directory in directories:
+            try:
+                with open(f"{directory}/environ", "rb") as environ:
+                    text = environ.read()
+            except (ProcessLookupError, FileNotFoundError):
+                if not self.headless:
+                    raise
+            else:
+                if text:
+                    return text
+        return b""
 
     def beyond_us(self) -> bool:
         """Tell whether SIGKILL will not end it for now: it waits for a device, or is another user's."""
@@ -117,17 +147,21 @@ def _read(pid: int) -> Process | None:
             fields = stat.read(1024).rpartition(b")")[2].split()
     except OSError:
         return None
-    # Fields of proc(5) from the third on: state, parent, group, session; flags the 9th, start time the 22nd.
+    # Fields of proc(5) from the third on: state, parent, group, session; flags the 9th, the number of threads
+    # the 20th, start time the 22nd.
     if len(fields) < 20:  # noqa: PLR2004 - as above
         return None
+    zombie = fields[0] in (b"Z", b"X")
+    headless = zombie and int(fields[17]) > 1
     return Process(
         pid,
         int(fields[19]),
         int(fields[1]),
         int(fields[3]),
-        dead=fields[0] in (b"Z", b"X"),
+        dead=zombie and not headless,
         # One that is already on its way out may wait a little too, as for its memory to be given back.
         waiting=fields[0] == b"D" and not int(fields[6]) & _EXITING,
+        headless=headless,
     )
 
 

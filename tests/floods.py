@@ -264,7 +264,7 @@ def _many_at_once(servo: ServoDirectory, size: int) -> None:
     servo.configure(f"agg: {{parallel: {size}}}")
     for number in range(size):
         # They are still there when the last of them is to be started.
-        driver(servo, f"{number:03}", query=f"sleep 2; {ANSWER}")
+        driver(servo, f"{number:03}", query=f"sleep 600; {ANSWER}")
 
 
 def _large_reply(start: str, character: str, end: str) -> Callable[[ServoDirectory, int], None]:

@@ -75,9 +75,9 @@ def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether `pid` is a process that has not exited."""
+    """Tell whether `pid` is a process that has not exited: one of its threads lives (the 20th of proc(5))."""
     fields = _stat(pid)
-    return bool(fields) and fields[0] not in ("Z", "X")
+    return bool(fields) and (fields[0] not in ("Z", "X") or int(fields[17]) > 1)
 
 
 def session_members(session: int) -> list[int]:
@@ -115,19 +115,23 @@ class Marked:
 
     def kill(self, deadline: float = 5.0) -> None:
         """SIGKILL them, and what they start meanwhile, until none is left."""
+        quiet = 0
 
         def look_and_kill() -> bool:
+            # As below: who is just executing another program is not seen for an instant.
+            nonlocal quiet
             left = self.living()
             for pid in left:
                 _kill(pid)
-            return not left
+            quiet = 0 if left else quiet + 1
+            return quiet > 1
 
         wait_until(look_and_kill, deadline, f"end of all processes marked {self.value}")
 
 
 @contextlib.contextmanager
 def no_process_left(
-    mark: str, deadline: float = 2.0, *, any_started: Callable[[], bool] = lambda: True
+    mark: str, deadline: float = 10.0, *, any_started: Callable[[], bool] = lambda: True
 ) -> Iterator[Marked]:
     """Mark all children started inside; at the end none of them, and none of theirs, may be alive.
 

@@ -151,31 +151,32 @@ def test_closing_stdin_early_is_a_protocol_error(tmp_path: Path) -> None:
 
 def test_silence_ends_with_sigterm_and_the_agent_goes_on_without_waiting(tmp_path: Path) -> None:
     body = """
-        trap 'sleep 0.3; exit 5' TERM
+        trap 'until [ -e go ]; do sleep 0.05; done; exit 5' TERM
         echo '{"progress": 0}'
         while :; do sleep 0.05; done
     """
-    with agent_of(tmp_path, body, io_timeout=0.3) as agent:
+    with agent_of(tmp_path, body, io_timeout=3) as agent:
         operation = agent.adjust("app", {})
         assert operation.timed_out
         assert not operation.ok
         assert operation.returncode is None
-        assert 0.3 <= operation.longest_silence <= operation.seconds < 2
+        assert 3 <= operation.longest_silence <= operation.seconds
         assert [number for _, number in operation.signals] == [signal.SIGTERM]
-        assert operation.wait(5) == 5
+        (tmp_path / "go").touch()
+        assert operation.wait() == 5
 
 
 @pytest.mark.parametrize("redirection", ["", ">&2"])
 def test_any_byte_on_either_pipe_is_a_sign_of_life(tmp_path: Path, redirection: str) -> None:
     body = f"""
-        for i in 1 2 3 4 5; do sleep 0.15; echo {redirection}; done
+        for i in 1 2 3 4 5 6; do sleep 1; echo {redirection}; done
         echo '{{"t": "'$OPTUNE_IO_TIMEOUT'"}}'
     """
-    operation = agent_of(tmp_path, body, io_timeout=0.6).adjust("app", {})
+    operation = agent_of(tmp_path, body, io_timeout=5).adjust("app", {})
     assert operation.ok
-    assert operation.reply == {"t": "0.6"}
-    assert operation.seconds > 0.75
-    assert 0.15 <= operation.longest_silence < 0.6
+    assert operation.reply == {"t": "5"}
+    assert operation.seconds > 5
+    assert 1 <= operation.longest_silence < 5
 
 
 def test_a_program_that_lives_on_without_its_pipes_is_killed(
@@ -186,7 +187,7 @@ def test_a_program_that_lives_on_without_its_pipes_is_killed(
     operation = agent_of(tmp_path, "echo '{}'; exec >&- 2>&-; exec sleep 600").adjust("app", {})
     assert operation.returncode == -signal.SIGKILL
     assert [number for _, number in operation.signals] == [signal.SIGKILL]
-    assert 0.2 <= operation.signals[0][0] < 2
+    assert operation.signals[0][0] >= 0.2
 
 
 def test_a_pipe_held_open_keeps_the_agent_waiting_until_the_deadline(tmp_path: Path, marked: Marked) -> None:
@@ -265,12 +266,12 @@ def test_an_agent_that_stops_reading_blocks_the_program_and_has_all_patience(tmp
         touch done
         echo '{}'
     """
-    with agent_of(tmp_path, body, io_timeout=0.2).start_adjust("app", {}, reader="block") as running:
+    with agent_of(tmp_path, body, io_timeout=3).start_adjust("app", {}, reader="block") as running:
         running.wait_for_line(lambda message: message["progress"] == 0)
         running.stop_reading()
         (tmp_path / "go").touch()
         with pytest.raises(DeadlineError):
-            wait_until((tmp_path / "done").exists, 0.3, "the end of a program that ought to be blocked")
+            wait_until((tmp_path / "done").exists, 3.3, "the end of a program that ought to be blocked")
         assert len(running.operation.lines) == 1
         running.resume_reading()
         operation = running.finish(5)
@@ -306,12 +307,12 @@ def test_stderr_text_is_decoded_as_strictly_as_by_the_agent(tmp_path: Path) -> N
 def test_no_process_left_names_and_kills_what_is_left() -> None:
     with pytest.raises(LeftoverError, match="sleep 600"), no_process_left("inner", 0.1) as processes:  # noqa: PT012
         subprocess.run(["setsid", "-f", "sleep", "600"], check=True)
-        wait_until(lambda: len(processes.living()) == 1, 5, "start of the service")
+        wait_until(lambda: list(processes.living().values()) == ["sleep 600"], 5, "start of the service")
     assert not processes.living()
 
 
 def test_no_process_left_waits_for_what_is_about_to_go_and_ignores_zombies() -> None:
-    with no_process_left("inner"):
+    with no_process_left("inner", 30):
         child = subprocess.Popen(["sleep", "0.1"])
     assert not alive(child.pid)
     assert child.wait() == 0
@@ -377,7 +378,7 @@ def test_drivers_speak_the_protocol_but_for_what_they_do_wrong(tmp_path: Path, k
 def test_drivers_that_end_by_themselves(tmp_path: Path, kind: str, returncode: int, keys: set[str]) -> None:
     servo = ServoDirectory(tmp_path)
     # A driver that never reads must not be gone before the agent has written.
-    servo.add("web", kind, seconds=0.2 if kind == "deaf" else 0)
+    servo.add("web", kind, seconds=3 if kind == "deaf" else 0)
     operation = alone(servo, "web").adjust("app", servo.request("web.cpu"))
     assert operation.returncode == returncode
     assert operation.reply is not None
@@ -411,8 +412,9 @@ def test_drivers_with_a_family_record_it(tmp_path: Path, marked: Marked, kind: s
     with alone(servo, "web").start_adjust("app", {}) as running:
         pids = servo.pids("web", "leader", "child", "grandchild")
         assert len({os.getsid(pid) for pid in pids.values()}) == sessions
-        for pid in pids.values():
-            os.kill(pid, signal.SIGTERM)
+        # Nobody ends, and is gone, before it is his turn.
+        for role in ("leader", "child", "grandchild"):
+            os.kill(pids[role], signal.SIGTERM)
         if kind == "silent":
             assert running.finish().wait() == -signal.SIGTERM
         else:
@@ -486,10 +488,16 @@ def test_buffered_tells_progress_in_time_only_when_told(
 ) -> None:
     servo = ServoDirectory(tmp_path)
     servo.add("web", "buffered")
-    env = {"PYTHONUNBUFFERED": unbuffered, "DRIVER_SECONDS": "0.3"}
-    operation = Agent(servo.path, ["adjust.d/web"], env=env).adjust("app", {})
+    env = {"PYTHONUNBUFFERED": unbuffered, "DRIVER_SECONDS": "600"}
+    with Agent(servo.path, ["adjust.d/web"], env=env).start_adjust("app", {}) as running:
+        if early:
+            assert running.wait_for_line(lambda _: True)["progress"] == 50
+        else:
+            with pytest.raises(DeadlineError):
+                running.wait_for_line(lambda _: True, deadline=1)
+    operation = Agent(servo.path, ["adjust.d/web"], env={**env, "DRIVER_SECONDS": "0"}).adjust("app", {})
     assert operation.ok
-    assert (operation.lines[1][0] - operation.lines[0][0] > 0.2) is early
+    assert len(operation.lines) == 2
 
 
 def test_flood_counts(tmp_path: Path) -> None:

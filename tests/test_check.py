@@ -31,9 +31,17 @@ LOCKED = """\
 #!/bin/sh
 . ./behave.sh
 if [ "$phase" = query ]; then
-    mkdir clone 2>/dev/null || { echo 'the clone is in use' >&2; exit 4; }
-    sleep 0.5
-    rmdir clone
+    refused=
+    mkdir clone 2>/dev/null || refused=yes
+    : >"clone/$name"
+    if [ -n "$refused" ]; then echo 'the clone is in use' >&2; exit 4; fi
+    set -- adjust.d/*git
+    all=$# waited=0
+    while set -- clone/*; [ "$#" -lt "$all" ] && [ "$waited" -lt 8 ]; do
+        sleep 0.25
+        waited=$((waited + 1))
+    done
+    rm -r clone
 fi
 behave
 """
@@ -129,11 +137,11 @@ FAULTS = {
     ),
     "hangs": Fault(
         lambda servo: servo.add("20bad", "silent", when="query"),
-        ["on --query: gave no answer within 2 s and was stopped"],
+        ["on --query: gave no answer within 4 s and was stopped"],
         "run it by hand: adjust.d/20bad --query app; see what it waits for, or whether it only needs longer",
         ["20bad"],
         {"20bad": "timeout"},
-        {"OPTUNE_IO_TIMEOUT": "3"},
+        {"OPTUNE_IO_TIMEOUT": "5"},
     ),
     "conflict": Fault(
         add_conflicts,
@@ -463,7 +471,7 @@ def test_a_file_without_the_flag_beside_drivers_is_a_remark_only(servo: ServoDir
 def test_without_psutil_it_says_so_and_checks_all_the_rest(servo: ServoDirectory) -> None:
     servo.add("01a", "plain")
     servo.add("02b", "silent", when="query")
-    final = checked(servo, env={**without(servo, "psutil"), "OPTUNE_IO_TIMEOUT": "2"})
+    final = checked(servo, env={**without(servo, "psutil"), "OPTUNE_IO_TIMEOUT": "5"})
     hanging, missing = final["problems"]
     assert hanging["drivers"] == ["02b"]
     assert missing["drivers"] == []

@@ -336,7 +336,7 @@ def test_spec_13_a_directory_that_vanishes_is_a_failure_of_the_driver(servo: Ser
 
 def test_spec_13_too_many_open_files_is_said_in_words(servo: ServoDirectory) -> None:
     for number in range(30):
-        servo.add(f"driver{number:02}", "slow", seconds=0.2)
+        servo.add(f"driver{number:02}", "slow", seconds=600)
     command = ["/bin/sh", "-c", 'ulimit -n 40; exec ./adjust "$@"', "sh", "--query", "app"]
     with subprocess.Popen(
         command,
@@ -410,6 +410,8 @@ def test_spec_13_a_failure_says_which_driver_and_what_happened(servo: ServoDirec
 def test_spec_13_a_reason_that_a_driver_gave_none_is_timeout(servo: ServoDirectory) -> None:
     """How long it was silent is said, too (SPEC 9)."""
     servo.add("driver", "silent")
-    completed = adjust(servo, "driver", env={"OPTUNE_IO_TIMEOUT": "1.5"})
+    completed = adjust(servo, "driver", env={"OPTUNE_IO_TIMEOUT": "4"})
     assert (completed.reply["status"], completed.reply["reason"]) == ("failed", "timeout")
-    assert re.search(r"\b0\.[78]", completed.reply["message"])
+    found = re.search(r"was silent for (\d+\.\d) s", completed.reply["message"])
+    assert found is not None, completed
+    assert float(found[1]) >= 3

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +16,12 @@ from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life, Limits
 from servo_agg.processes import MARK, Process, born, look, send
 from servo_agg.tree import Glance, Tree, kill
 from tests.processes import alive, wait_until
+from tests.sources import adjusting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.servo import ServoDirectory
 
 
 @pytest.fixture
@@ -102,3 +106,50 @@ def test_a_process_that_clears_its_environment_is_known_by_its_session() -> None
         tree.look(Glance())
         kill([tree])
         assert process.wait(10) == -signal.SIGKILL
+
+
+HEADLESS = """
+    import ctypes, os, signal, threading, time
+
+    def work():
+        while open(f"/proc/{os.getpid()}/stat").read().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        with open("pid.new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename("pid.new", "pid")
+        time.sleep(600)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=work).start()
+    ctypes.CDLL(None).pthread_exit(None)
+"""
+"""Its main thread ends, which the system shows as a zombie, and it goes on."""
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "number"),
+    [
+        pytest.param("", "exec sleep 600", signal.SIGTERM, id="we-are-ended"),
+        pytest.param("setsid ", "exec sleep 600", signal.SIGKILL, id="we-are-killed"),
+        # Then it is known by its mark alone.
+        pytest.param("setsid ", "kill -SEGV $$", None, id="the-driver-is-killed"),
+    ],
+)
+def test_a_process_lives_as_long_as_any_of_its_threads(
+    servo: ServoDirectory, start: str, end: str, number: int | None
+) -> None:
+    servo.configure("agg: {grace: 0.5}")
+    (servo.path / "headless.py").write_text(textwrap.dedent(HEADLESS), encoding="utf-8")
+    begin = f"{start}python3 headless.py </dev/null >/dev/null 2>&1 &"
+    servo.add_script("01leaves", adjusting(f"{begin}\nuntil [ -e pid ]; do sleep 0.05; done\n{end}\n"))
+    with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+        wait_until((servo.path / "pid").exists, 20, "the end of its main thread")
+        pid = int((servo.path / "pid").read_text(encoding="ascii"))
+        if number is not None:
+            running.send_signal(number)
+        running.finish()
+    try:
+        wait_until(lambda: not alive(pid), 20 if number == signal.SIGKILL else 0, "its end")
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
