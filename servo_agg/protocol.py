@@ -28,6 +28,8 @@ we parse must also be merged and encoded again without coming near the limit of 
 _WHITE = " \t\r\n"
 """What JSON takes for white space."""
 
+_QUOTED = 80
+
 TEXT_LIMIT = 256 << 10
 """Bytes of a `message` of ours, as UTF-8 (SPEC 13)."""
 
@@ -104,7 +106,14 @@ def compact(value: object) -> str:
 def quote(line: bytes) -> str:
     """Give the start of a line, at most 80 bytes of it, printable and in quotes."""
     line = line.strip()
-    return repr(line[:80].decode("utf-8", "backslashreplace")) + ("..." if len(line) > 80 else "")  # noqa: PLR2004 - the sentence above names it
+    start = line[:_QUOTED]
+    try:
+        line.decode("utf-8")
+        quoted = repr(start.decode("utf-8", "ignore"))
+    except UnicodeDecodeError:
+        # By bytes: which of them is at fault can be seen.
+        quoted = repr(start)[1:]
+    return quoted + ("..." if len(line) > _QUOTED else "")
 
 
 def _depth(text: str) -> int:

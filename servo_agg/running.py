@@ -74,6 +74,7 @@ class Running:
         self._closed = False
         self._read_late = 0
         self._died = False
+        self._babbles = False
         self._gone = False
 
     @property
@@ -91,8 +92,8 @@ class Running:
             self._take_exit()
         elif isinstance(event, Closed):
             self._closed = True
-            messages = self._decoder.end(cut=event.cut)
-        else:
+            messages = [] if self._babbles else self._decoder.end(cut=event.cut)
+        elif not self._babbles:
             due = self.life.due()
             self._read_late += len(event.block) if due is not None and now >= due else 0
             messages = self._decoder.feed(event.block)
@@ -135,14 +136,19 @@ class Running:
         if self.exited or not self._is_overdue(now, listener):
             return False
         self._blame("timeout", f"{self._about_silence(now)} and was stopped")
+        # To read a flood to its end would take half a second, and the agent has little patience left.
+        self._babbles = not self._all_heard(listener)
         return True
 
     def _is_overdue(self, now: float, listener: Listener) -> bool:
         if not self.life.overdue(now, quiet=True):
             return False
+        quiet = self._all_heard(listener) or self._read_late > UNREAD_AT_MOST
+        return self.life.overdue(now, quiet=quiet)
+
+    def _all_heard(self, listener: Listener) -> bool:
         # In this order: what its worker has read by now is in the inbox, or was taken in.
-        all_heard = self.child.worker.quiet() and not listener.unread
-        return self.life.overdue(now, quiet=all_heard or self._read_late > UNREAD_AT_MOST)
+        return self.child.worker.quiet() and not listener.unread
 
     def _about_silence(self, now: float) -> str:
         limits = self.phase.limits

@@ -166,8 +166,8 @@ class Worker:
     def _end_output(self, *, cut: bool) -> None:
         self._out_open = self._reading = False
         self._unwatch(self._out)
-        self._inbox.close(Closed(self._pid, cut=cut))
         os.close(self._out)
+        self._inbox.close(Closed(self._pid, cut=cut))
 
     def _take_stderr(self) -> None:
         block = _read(self._err, PIPE_AT_MOST if self._late else _BLOCK)

@@ -15,7 +15,7 @@ import pytest
 
 from servo_agg import VERSION
 from tests.processes import alive, environment, wait_until
-from tests.servo import ServoDirectory
+from tests.servo import ServoDirectory, in_a_calm_moment
 from tests.sources import adjusting
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ def inner(servo: ServoDirectory, tmp_path: Path) -> ServoDirectory:
     return directory
 
 
-def nest(directory: ServoDirectory, outer: ServoDirectory, name: str) -> None:
+def nest(directory: ServoDirectory, outer: ServoDirectory, name: str, first: str = ":") -> None:
+    """Make of one directory a driver of the other: a script that runs the command `first` before."""
     path = shlex.quote(str(directory.path))
-    outer.add_script(name, f'#!/bin/sh\ncd {path} && exec ./adjust "$@"\n')
+    outer.add_script(name, f'#!/bin/sh\n{first}\ncd {path} && exec ./adjust "$@"\n')
 
 
 def given(*settings: str) -> bytes:
@@ -47,6 +48,12 @@ def parent_of(pid: int) -> int:
 
 def all_gone(pids: dict[str, int]) -> None:
     wait_until(lambda: not any(alive(pid) for pid in pids.values()), 10, "end of the inner driver's tree")
+
+
+def told(operation: Operation, part: str) -> bool:
+    """Whether the agent has had an answer whose message contains `part`."""
+    reply = operation.reply
+    return not operation.timed_out and reply is not None and part in reply.get("message", "")
 
 
 def entry(operation: Operation, *names: str) -> dict[str, object]:
@@ -141,25 +148,37 @@ def test_the_inner_one_times_out_first_and_names_its_driver(
     servo: ServoDirectory, inner: ServoDirectory, whole: int
 ) -> None:
     inner.add("01silent", "silent")
-    operation = servo.agent(io_timeout=whole).adjust("app", servo.request("01silent.cpu"))
+    tree = {"leader", "child", "grandchild"}
+
+    def play() -> Operation:
+        (servo.path / "driver.pids").unlink(missing_ok=True)
+        return servo.agent(io_timeout=whole).adjust("app", servo.request("01silent.cpu"))
+
+    operation = in_a_calm_moment(
+        play,
+        lambda played: (
+            told(played, f"01silent: failed: was silent for {whole - 2}.")
+            and tree <= servo.pids("01silent").keys()
+        ),
+    )
     assert not operation.timed_out
     assert operation.reply is not None
     assert operation.reply["reason"] == "timeout"
     assert f"01silent: failed: was silent for {whole - 2}." in operation.reply["message"]
     assert entry(operation, "10inner", "01silent")["reason"] == "timeout"
-    all_gone(servo.pids("01silent", "leader", "child", "grandchild"))
+    all_gone(servo.pids("01silent", *tree))
 
 
 def test_it_does_so_in_a_query(servo: ServoDirectory, inner: ServoDirectory) -> None:
     inner.add("01silent", "silent", when="query")
-    operation = servo.agent(io_timeout=3).describe("app")
+    sentence = "10inner: failed: 01silent: failed: on --query: gave no answer within 1 s"
+    operation = in_a_calm_moment(
+        lambda: servo.agent(io_timeout=3).describe("app"), lambda played: told(played, sentence)
+    )
     assert not operation.timed_out
     assert operation.reply is not None
     assert operation.reply["reason"] == "timeout"
-    assert (
-        "10inner: failed: 01silent: failed: on --query: gave no answer within 1 s"
-        in operation.reply["message"]
-    )
+    assert sentence in operation.reply["message"]
 
 
 def test_each_level_gets_a_second_less(servo: ServoDirectory, tmp_path: Path) -> None:
@@ -178,13 +197,18 @@ def test_an_inner_aggregator_that_hangs_is_stopped_with_its_drivers(
     servo: ServoDirectory, inner: ServoDirectory
 ) -> None:
     inner.add("01stubborn", "stubborn")
-    with servo.agent(io_timeout=3).start_adjust("app", servo.request("01stubborn.cpu")) as running:
-        pids = servo.pids("01stubborn", "leader", "child", "grandchild")
-        os.kill(parent_of(pids["leader"]), signal.SIGSTOP)
-        operation = running.finish(20)
+    tree = ("leader", "child", "grandchild")
+
+    def play() -> Operation:
+        (servo.path / "driver.pids").unlink(missing_ok=True)
+        with servo.agent(io_timeout=6).start_adjust("app", servo.request("01stubborn.cpu")) as running:
+            os.kill(parent_of(servo.pids("01stubborn", *tree)["leader"]), signal.SIGSTOP)
+            return running.finish(20)
+
+    operation = in_a_calm_moment(play, lambda played: told(played, "10inner: failed: was silent for"))
     assert not operation.timed_out
     assert entry(operation, "10inner")["reason"] == "timeout"
-    all_gone(pids)
+    all_gone(servo.pids("01stubborn", *tree))
 
 
 def test_an_inner_aggregator_that_is_killed_leaves_no_driver_beside_the_next(
@@ -238,12 +262,30 @@ def test_an_inner_driver_that_cannot_be_cancelled_may_finish(
 ) -> None:
     servo.configure("agg: {cancel_grace: 0.3, grace: 0.3}")
     inner.add_script(
-        "01works", adjusting('echo \'{"progress":50,"message":"on"}\'; sleep 1; echo \'{"status":"ok"}\'')
+        "01works",
+        """\
+        #!/bin/sh
+        . ./behave.sh
+        misbehave_on adjust
+        cat >/dev/null
+        progress 50 on
+        until [ -e finish ]; do sleep 0.05; done
+        reply
+        """,
     )
     inner.add("02plain", "plain")
-    with servo.agent().start_adjust("app", servo.request("web.cpu", "02plain.cpu")) as running:
+
+    def asked() -> bool:
+        events = servo.log(phase="info")
+        # By the agent, then for the cancel of the outer one, then for that of the inner one.
+        return sum((event.what, event.name) == ("start", "01works") for event in events) >= 3
+
+    with servo.agent().start_adjust("app", servo.request("01works.cpu", "02plain.cpu")) as running:
         running.wait_for_line(lambda line: line["message"] == "10inner: 01works: on")
         running.send_signal(signal.SIGUSR1)
+        # It may not finish before the inner one has heard of the cancel.
+        wait_until(asked, 20, "asking 01works whether it can be cancelled")
+        (inner.path / "finish").touch()
         operation = running.finish(30)
     assert operation.reply is not None
     assert operation.reply["status"] == "canceled"
@@ -270,6 +312,9 @@ def test_one_that_bounds_a_cancel_by_its_own_configuration(
 def test_sigterm_goes_down_to_the_inner_driver_and_its_word_up(
     servo: ServoDirectory, inner: ServoDirectory
 ) -> None:
+    for directory in (servo, inner):
+        # A driver that cleans up is not to be killed on a slow machine.
+        directory.configure("agg: {grace: 60}")
     inner.add("01graceful", "graceful", when="adjust")
     with servo.agent().start_adjust("app", servo.request("01graceful.cpu")) as running:
         running.wait_for_line(lambda line: line["message"] == "10inner: 01graceful: may be terminated")
@@ -358,10 +403,12 @@ def test_an_inner_directory_that_is_being_adjusted_is_waited_for_and_named(
     servo: ServoDirectory, inner: ServoDirectory
 ) -> None:
     inner.add("01plain", "plain")
+    # The outer one has time enough to hear of it.
+    nest(inner, servo, "10inner", "export OPTUNE_IO_TIMEOUT=5")
     held = os.open(inner.path, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        operation = servo.agent(io_timeout=3).adjust("app", servo.request("01plain.cpu"))
+        operation = servo.agent(io_timeout=30).adjust("app", servo.request("01plain.cpu"))
     finally:
         os.close(held)
     assert not operation.timed_out

@@ -217,6 +217,24 @@ def test_draining_waits_no_longer_than_it_was_told(end: End) -> None:
     assert drained == [False]
 
 
+class _Late(Outlet):
+    """Its thread does not have its turn for a while."""
+
+    turn = threading.Event()
+
+    def _write_all(self, block: memoryview) -> bool:
+        self.turn.wait(20)
+        return super()._write_all(block)
+
+
+def test_draining_gives_our_own_thread_its_turn_where_somebody_reads(end: End) -> None:
+    end.outlet = _Late(end.write_end, lambda: None)
+    end.outlet.put(b"last word\n")
+    threading.Timer(0.3, _Late.turn.set).start()
+    assert end.outlet.drain(0.05)
+    assert end.read(10) == b"last word\n"
+
+
 def test_draining_waits_for_the_reader(end: End) -> None:
     said = block_up(end)
     reader = threading.Thread(target=end.read, args=(len(said),), daemon=True)

@@ -281,8 +281,8 @@ def test_any_value_becomes_a_text(value: Any) -> None:
 def test_a_quote_is_printable_and_bounded(line: bytes) -> None:
     text = quote(line)
     assert text.isprintable()
-    # A byte is at most five characters, `\\xff`; then the quotes and the dots.
-    assert len(text) <= 80 * 5 + 5
+    # A byte is at most four characters, `\xff`; then the quotes and the dots.
+    assert len(text) <= 80 * 4 + 5
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,9 @@ def test_a_quote_is_printable_and_bounded(line: bytes) -> None:
         pytest.param(b"  warning \r\n", "'warning'", id="stripped"),
         pytest.param(b"a" * 80, "'" + "a" * 80 + "'", id="80-bytes"),
         pytest.param(b"a" * 81, "'" + "a" * 80 + "'...", id="81-bytes"),
-        pytest.param(b"\x1b[31m\xff", "'\\x1b[31m\\\\xff'", id="unprintable"),
+        pytest.param(b"\x1b[31m\xff", "'\\x1b[31m\\xff'", id="unprintable"),
+        pytest.param(b"\xc3\xa9 \\xff", "'\u00e9 \\\\xff'", id="what-only-looks-like-a-byte"),
+        pytest.param(b"a" * 79 + b"\xc3\xa9", "'" + "a" * 79 + "'...", id="cut-within-a-letter"),
     ],
 )
 def test_a_quote_is_the_start_of_the_line(line: bytes, text: str) -> None:

@@ -759,11 +759,12 @@ if MAY_MOUNT:
     def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: str, phase: str) -> None:
         """The driver, its child and its grandchild are gone all the same."""
         one.add("d1", "silent", when=phase)
-        env = {"DRIVER_LOG": None, "OPTUNE_IO_TIMEOUT": "1"}
+        # Time enough for all three to be there before it is over.
+        env = {"DRIVER_LOG": None, "OPTUNE_IO_TIMEOUT": "4"}
         fails(
             run_in(one, OPERATIONS[phase], before=before, prefix=NEW_NAMESPACE, env=env),
             "timeout",
             "d1: failed",
         )
         members = one.pids("d1", "leader", "child", "grandchild").values()
-        wait_until(lambda: not any(alive(pid) for pid in members), 2, "the end of the driver")
+        wait_until(lambda: not any(alive(pid) for pid in members), 10, "the end of the driver")

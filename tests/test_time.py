@@ -198,3 +198,21 @@ def test_while_the_agent_does_not_read_nobody_is_timed_out(servo: ServoDirectory
         operation = running.finish()
     assert operation.ok
     assert len(operation.progress) == 12000 + 3
+
+
+def test_what_one_that_talks_without_end_says_when_it_is_stopped_does_not_count(
+    servo: ServoDirectory,
+) -> None:
+    """To read all of a flood would take time that the agent does not have."""
+    servo.add_script(
+        "01talks",
+        """#!/bin/sh
+        trap 'kill $!; echo "{\\"message\\":\\"late words\\"}"; exit 1' TERM
+        yes '{"progress":1}' &
+        wait
+        """,
+    )
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "3"})
+    assert (
+        completed.reply["message"] == "01talks: failed: on --query: gave no answer within 2 s and was stopped"
+    )

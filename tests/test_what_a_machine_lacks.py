@@ -143,7 +143,7 @@ def test_spec_10_without_proc_the_guardian_ends_the_tree(servo: ServoDirectory) 
         pids = servo.pids("01stubborn", "leader", "child", "grandchild")
         running.send_signal(signal.SIGKILL)
         running.finish(10)
-        wait_until(lambda: not any(alive(pid) for pid in pids.values()), 5, "end of the tree")
+        wait_until(lambda: not any(alive(pid) for pid in pids.values()), 20, "end of the tree")
 
 
 def test_spec_10_where_nothing_is_known_of_processes_the_group_is_killed(servo: ServoDirectory) -> None:
@@ -157,7 +157,7 @@ def test_spec_10_where_nothing_is_known_of_processes_the_group_is_killed(servo: 
         running.send_signal(signal.SIGTERM)
         operation = running.finish()
     assert operation.returncode == 128 + signal.SIGTERM
-    wait_until(lambda: not any(map(alive, pids)), 2, "end of the group")
+    wait_until(lambda: not any(map(alive, pids)), 10, "end of the group")
 
 
 def test_spec_3_without_a_list_of_our_descriptors_a_driver_gets_none_of_them(servo: ServoDirectory) -> None:
@@ -231,7 +231,7 @@ def test_spec_5_a_mistake_of_ours_ends_in_one_final_object_too_and_leaves_no_dri
         == bool(words)
     )
     pids = [int(word) for word in (servo.path / "pids").read_text(encoding="ascii").split()]
-    wait_until(lambda: not any(map(alive, pids)), 2, "end of the other driver")
+    wait_until(lambda: not any(map(alive, pids)), 10, "end of the other driver")
 
 
 # What we are started with.

@@ -368,7 +368,7 @@ def test_spec_5_without_psutil_a_query_stops_a_driver_by_session(driver: ServoDi
         wait
         """,
     )
-    completed = driver.run("--query", "app", env={**without(driver, "psutil"), "OPTUNE_IO_TIMEOUT": "2"})
+    completed = driver.run("--query", "app", env={**without(driver, "psutil"), "OPTUNE_IO_TIMEOUT": "4"})
     assert completed.returncode == 1
     assert completed.reply["reason"] == "timeout"
     members = [
@@ -470,6 +470,8 @@ def test_spec_5_when_the_agent_is_gone_the_drivers_are_stopped_and_we_exit_1(
     servo: ServoDirectory, phase: str, closes: str
 ) -> None:
     """Noticed though the driver says nothing, so that there is no write that could fail."""
+    # A driver that cleans up is not to be killed on a slow machine.
+    servo.configure("agg: {grace: 60}")
     servo.add("01", "graceful", when=phase, rollback=0)
     servo.add("02", "plain")
     with servo.agent().start_adjust("app", servo.request("01.cpu", "02.cpu")) as running:

@@ -145,16 +145,14 @@ MALFORMED = (
         "bytes that are no text",
         adjust("\udc80\udcff\x01\udcfe\x7f"),
         reason="malformed",
-        message=(
-            "driver: failed: its output is malformed: it is not UTF-8: '\\\\x80\\\\xff\\x01\\\\xfe\\x7f'"
-        ),
+        message=("driver: failed: its output is malformed: it is not UTF-8: '\\x80\\xff\\x01\\xfe\\x7f'"),
     ),
     Case(
         "SPEC 4",
         "UTF-16",
         driver(adjust=r"""printf '\377\376{\0}\0\n\0'"""),
         reason="malformed",
-        message="driver: failed: its output is malformed: it is not UTF-8: '\\\\xff\\\\xfe{\\x00}\\x00'",
+        message="driver: failed: its output is malformed: it is not UTF-8: '\\xff\\xfe{\\x00}\\x00'",
     ),
     Case(
         "SPEC 4",

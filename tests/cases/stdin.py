@@ -170,7 +170,7 @@ CASES = (
         reason="bad-input",
         message=(
             "the input is malformed: it is not UTF-8: "
-            '\'{"application":{"components":{"w\\\\xffb":{"settings":{"cpu":{"value":4}}}}}}\''
+            '\'{"application":{"components":{"w\\xffb":{"settings":{"cpu":{"value":4}}}}}}\''
         ),
     ),
     Case(
@@ -180,7 +180,7 @@ CASES = (
         reason="bad-input",
         message=(
             "the input is malformed: it is not UTF-8: "
-            "'\\\\xff\\\\xfe{\\x00\"\\x00a\\x00p\\x00p\\x00l\\x00i\\x00c\\x00a\\x00t\\x00i\\x00o\\x"
+            "'\\xff\\xfe{\\x00\"\\x00a\\x00p\\x00p\\x00l\\x00i\\x00c\\x00a\\x00t\\x00i\\x00o\\x"
             '00n\\x00"\\x00:\\x00{\\x00"\\x00c\\x00o\\x00m\\x00p\\x00o\\x00n\\x00e\\x00n\\x00t\\x00'
             's\\x00"\\x00:\\x00{\\x00"\\x00w\\x00e\\x00b\\x00"\\x00:\\x00{\\x00"\\x00s\\x00\'...'
         ),

@@ -77,12 +77,11 @@ def _not_yet_noted(stage: Stage) -> None:
 
 def _in_the_grace(stage: Stage) -> None:
     stage.await_driver(FIRST, "adjust")
-    sent = time.monotonic()
     stage.send(signal.SIGTERM)
     stage.await_mark(f"{FIRST}.adjust.grace")
-    # Not waited for: what comes within a tenth of a second of the first signal is no second one. On a loaded
-    # machine that has passed by now, and not much of the grace is left.
-    time.sleep(max(0.0, sent + 0.15 - time.monotonic()))
+    # Not waited for: what comes within a tenth of a second of the first signal is no second one. That time
+    # runs from when the program has read the signal, however late; the driver has heard of it after that.
+    time.sleep(0.12)
 
 
 def _writing_the_final_object(stage: Stage) -> None:
@@ -301,7 +300,7 @@ class Cell:
         """OPTUNE_IO_TIMEOUT, if it is to matter: long enough for the driver to become what it is to be."""
         if not self.fault.silence:
             return None
-        return 10 if self.shape in {"wide", "deep"} else 2
+        return 10 if self.shape in {"wide", "deep"} else 4
 
     @property
     def seconds(self) -> float:
