@@ -80,6 +80,11 @@ def alive(pid: int) -> bool:
     return bool(fields) and (fields[0] not in ("Z", "X") or int(fields[17]) > 1)
 
 
+def halted(pid: int) -> bool:
+    """Tell whether `pid` is stopped, as by SIGSTOP."""
+    return _stat(pid)[:1] == ["T"]
+
+
 def session_members(session: int) -> list[int]:
     """Return the living processes of `session`."""
     return [pid for pid in _pids() if alive(pid) and _stat(pid)[3:4] == [str(session)]]

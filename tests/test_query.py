@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,26 +10,25 @@ import pytest
 from tests.sources import describing
 
 if TYPE_CHECKING:
-    from tests.servo import Event, ServoDirectory
+    from tests.servo import ServoDirectory
 
 
-def lives(log: list[Event]) -> dict[str, tuple[float, float]]:
-    """Give the start and end of each driver, in seconds since the boot."""
-    return {
-        event.name: (event.seconds, next(e.seconds for e in log if e.what == "end" and e.pid == event.pid))
-        for event in log
-        if event.what == "start"
-    }
+def meeting(those: str, number: int, then: str) -> str:
+    """Give the source of a driver that in a query does `then` once `number` of `those` have begun.
+
+    None of them ends before the last one begins, however long that takes.
+    """
+    begun = f'''"$(grep -c "^start query .* {those}$" "$DRIVER_LOG")"'''
+    return f"#!/bin/sh\n. ./behave.sh\nuntil [ {begun} = {number} ]; do sleep 0.02; done\n{then}\n"
 
 
 def test_all_drivers_are_queried_at_once(servo: ServoDirectory) -> None:
     for number in range(8):
-        servo.add(f"{number}slow", "slow")
+        servo.add_script(f"{number}slow", meeting("[0-7]slow", 8, "behave"))
+    # Were one of them to wait for another, they would never meet.
     completed = servo.run("--query", "app")
     assert completed.returncode == 0
-    spans = lives(servo.log(phase="query")).values()
-    assert len(spans) == 8
-    assert max(start for start, _ in spans) < min(end for _, end in spans)
+    assert len(completed.reply["application"]["components"]) == 8
 
 
 def test_answers_merge_in_driver_order_whatever_order_they_came_in(servo: ServoDirectory) -> None:
@@ -133,7 +133,17 @@ def test_drivers_inside_a_driver_stand_in_info(servo: ServoDirectory) -> None:
 
 def test_a_failure_lets_the_others_finish_for_a_while_and_is_theirs_not(servo: ServoDirectory) -> None:
     servo.add("01fails", "malformed", when="query")
-    servo.add("02finishes", "slow", seconds=0.3)
+    servo.add_script(
+        "02finishes",
+        """\
+        #!/bin/sh
+        . ./behave.sh
+        misbehave_on query
+        until grep -q "^end query .* 01fails$" "$DRIVER_LOG"; do sleep 0.02; done
+        pause 0.3
+        behave
+        """,
+    )
     completed = servo.run("--query", "app")
     assert completed.returncode == 1
     assert [event.name for event in servo.log(phase="query") if event.what == "end"][-1] == "02finishes"
@@ -162,10 +172,14 @@ def test_after_a_failure_no_further_driver_is_begun(servo: ServoDirectory) -> No
 
 
 def test_every_failed_driver_is_named_in_driver_order(servo: ServoDirectory) -> None:
-    failing = '#!/bin/sh\nsleep {seconds}\necho \'{{"status":"{status}","message":"no {status}"}}\'\nexit 1\n'
-    servo.add_script("01a", failing.format(seconds=0.3, status="failed"))
-    servo.add_script("02b", failing.format(seconds=0.1, status="aborted"))
-    servo.add_script("03c", failing.format(seconds=0.2, status="failed"))
+    def failing(seconds: float, status: str) -> str:
+        answer = f'{{"status":"{status}","message":"no {status}"}}'
+        # When the first one fails all have begun, and none is left out.
+        return meeting("0[1-3][abc]", 3, f"sleep {seconds}\necho '{answer}'\nexit 1")
+
+    servo.add_script("01a", failing(0.3, "failed"))
+    servo.add_script("02b", failing(0.1, "aborted"))
+    servo.add_script("03c", failing(0.2, "failed"))
     reply = servo.run("--query", "app").reply
     assert [line.split(":")[0] for line in reply["message"].split("\n")] == ["01a", "02b", "03c"]
     assert reply["status"] == "aborted"
@@ -182,19 +196,20 @@ def test_info_asks_all_whoever_fails(servo: ServoDirectory) -> None:
 def test_as_many_run_at_once_as_may(servo: ServoDirectory) -> None:
     servo.configure("agg: {parallel: 3}")
     for number in range(9):
-        servo.add(f"{number}slow", "slow", seconds=0.4)
+        first = number // 3 * 3
+        # They meet, or there would be no end; the pause lets one be seen that may not run yet.
+        servo.add_script(f"{number}slow", meeting(f"[{first}-{first + 2}]slow", 3, "pause 0.2\nbehave"))
     assert servo.run("--query", "app").returncode == 0
-    spans = sorted(lives(servo.log(phase="query")).values())
-    for turn in range(0, 9, 3):
-        together = spans[turn : turn + 3]
-        assert max(start for start, _ in together) < min(end for _, end in together)
+    at_once = list(accumulate(1 if event.what == "start" else -1 for event in servo.log(phase="query")))
+    assert len(at_once) == 18
+    assert max(at_once) == 3
 
 
 def test_a_timeout_tells_of_one_that_had_to_wait(servo: ServoDirectory) -> None:
     servo.configure("agg: {parallel: 1}")
-    servo.add("01slow", "slow", seconds=0.7)
+    servo.add("01slow", "slow", seconds=1.5)
     servo.add("02slow", "slow", seconds=600)
-    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "5"})
     assert completed.reply["reason"] == "timeout"
     assert "late because of `parallel` or `serial`, and was stopped" in completed.reply["message"]
 

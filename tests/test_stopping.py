@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes import alive, environment, wait_until
+from tests.processes import alive, environment, halted, wait_until
+from tests.servo import in_a_calm_moment
 from tests.sources import adjusting
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 def test_a_signal_stops_the_running_driver_and_starts_no_other(
     servo: ServoDirectory, number: signal.Signals
 ) -> None:
+    servo.configure("agg: {grace: 60}")
     servo.add("01graceful", "graceful", when="adjust")
     servo.add("02plain", "plain")
     with servo.agent().start_adjust("app", servo.request("01graceful.cpu", "02plain.cpu")) as running:
@@ -106,12 +110,21 @@ def test_the_grace_ends_in_sigkill_of_the_whole_tree(servo: ServoDirectory) -> N
 
 def test_a_second_signal_skips_the_grace(servo: ServoDirectory) -> None:
     servo.configure("agg: {grace: 600}")
-    servo.add("01stubborn", "stubborn")
-    with servo.agent().start_adjust("app", servo.request("01stubborn.cpu")) as running:
-        servo.pids("01stubborn", "leader", "child", "grandchild")
+    servo.add_script(
+        "01notes",
+        adjusting("""\
+        trap 'echo told >told' TERM
+        echo "leader $$ 01notes" >>driver.pids
+        while :; do sleep 0.05; done
+        """),
+    )
+    with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+        servo.pids("01notes", "leader")
         running.send_signal(signal.SIGTERM)
+        # By then we have heeded the first one.
+        wait_until((servo.path / "told").exists, 20, "SIGTERM to the driver")
         # Not waited for: within a tenth of a second it would be no second one.
-        time.sleep(0.3)
+        time.sleep(0.15)
         running.send_signal(signal.SIGINT)
         operation = running.finish(20)
     assert operation.returncode == 128 + signal.SIGTERM
@@ -119,6 +132,7 @@ def test_a_second_signal_skips_the_grace(servo: ServoDirectory) -> None:
 
 def test_signals_sent_at_once_are_one_and_leave_the_driver_its_grace(servo: ServoDirectory) -> None:
     """So `timeout` does it, and a terminal that closes."""
+    servo.configure("agg: {grace: 60}")
     servo.add_script(
         "01tidy",
         adjusting("""\
@@ -129,8 +143,12 @@ def test_signals_sent_at_once_are_one_and_leave_the_driver_its_grace(servo: Serv
     )
     with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
         servo.pids("01tidy", "leader")
+        # Stopped, we cannot heed the one before the other is sent.
+        running.send_signal(signal.SIGSTOP)
+        wait_until(lambda: halted(running.pid), 20, "our being stopped")
         running.send_signal(signal.SIGTERM)
         running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGCONT)
         operation = running.finish()
     # Two signals that wait together are delivered in the order of their numbers.
     assert operation.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
@@ -138,6 +156,7 @@ def test_signals_sent_at_once_are_one_and_leave_the_driver_its_grace(servo: Serv
 
 
 def test_what_the_leader_leaves_behind_gets_its_sigterm_too(servo: ServoDirectory) -> None:
+    servo.configure("agg: {grace: 60}")
     servo.add_script(
         "01leaves",
         adjusting("""\
@@ -214,10 +233,10 @@ def test_a_signal_is_obeyed_while_stdout_is_blocked(servo: ServoDirectory) -> No
 
 def _blocked(pid: int) -> bool:
     """Whether a thread of `pid` hangs in a write to a pipe."""
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as where:
-            if "pipe_write" in where.read():
-                return True
+    # A thread may end while we look.
+    with contextlib.suppress(OSError):
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return any("pipe_write" in (task / "wchan").read_text(encoding="ascii") for task in tasks)
     return False
 
 
@@ -275,9 +294,10 @@ def test_after_a_normal_exit_nothing_is_killed(servo: ServoDirectory) -> None:
 
 
 def test_the_agents_patience_does_not_shorten_the_grace_of_a_termination(servo: ServoDirectory) -> None:
-    servo.add("01graceful", "graceful", when="adjust", rollback=1.5)
-    # The driver may be silent for half a second only, and cleans up for longer.
-    with servo.agent(env={"OPTUNE_IO_TIMEOUT": "1"}).start_adjust(
+    servo.configure("agg: {grace: 60}")
+    servo.add("01graceful", "graceful", when="adjust", rollback=3.5)
+    # The driver may be silent for three seconds only, and cleans up for longer.
+    with servo.agent(env={"OPTUNE_IO_TIMEOUT": "4"}).start_adjust(
         "app", servo.request("01graceful.cpu")
     ) as running:
         running.wait_for_line(lambda message: message.get("message") == "01graceful: may be terminated")
@@ -289,8 +309,10 @@ def test_the_agents_patience_does_not_shorten_the_grace_of_a_termination(servo: 
 
 def test_malformed_output_is_dealt_with_before_the_agent_loses_patience(servo: ServoDirectory) -> None:
     servo.add_script("01stays", adjusting("trap '' TERM; echo rubbish; while :; do sleep 0.1; done"))
-    with servo.agent(io_timeout=2) as agent:
-        operation = agent.adjust("app", servo.request("web.cpu"))
+    with servo.agent(io_timeout=3) as agent:
+        operation = in_a_calm_moment(
+            lambda: agent.adjust("app", servo.request("web.cpu")), lambda o: not o.timed_out
+        )
     assert not operation.timed_out
     assert operation.reply is not None
     assert operation.reply["reason"] == "malformed"

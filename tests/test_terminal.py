@@ -204,22 +204,34 @@ TALKING = adjusting(
     """
 )
 
+# What shall be seen on the screen stays there until it was.
+TALKING_TO_SOMEBODY = TALKING.replace("sleep 0.15", "until [ -e seen.$percent ]; do sleep 0.02; done")
+
+PERCENTAGES = (20, 40, 60, 80)
+
 
 def bars(terminal: Terminal) -> list[str]:
     return [line for line in terminal.lines if BAR.search(line)]
 
 
+def watch_bar(terminal: Terminal, percent: int) -> None:
+    terminal.watch(lambda: any(f" {percent} %" in line for line in bars(terminal)), f"{percent} % of the bar")
+
+
 def test_an_adjust_whose_result_goes_elsewhere_shows_a_bar(
     servo: ServoDirectory, terminals: Terminals
 ) -> None:
-    servo.add_script("01talks", TALKING)
+    servo.add_script("01talks", TALKING_TO_SOMEBODY)
     servo.add("02größe-with-a-rather-long-name-of-its-deployment", "plain", component="db")
     terminal = terminals(80)
     run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", "--set", "db.cpu=4")
-    terminal.watch(lambda: any("  10 %" in line for line in bars(terminal)), "10 % of the bar")
+    for percent in PERCENTAGES:
+        # It is one of two drivers.
+        watch_bar(terminal, percent // 2)
+        (servo.path / f"seen.{percent}").touch()
     assert run.finish() == 0
     assert terminal.lines == [
-        *(f"01talks: warning: the caf\\xe9 is closed, {percent}" for percent in (20, 40, 60, 80)),
+        *(f"01talks: warning: the caf\\xe9 is closed, {percent}" for percent in PERCENTAGES),
         r"[##########################] 100 %  02gr\xf6\xdfe-with-a-..its-deployment: done",
     ]
     shown = [int(percent) for percent in BAR.findall(terminal.bytes.decode("ascii"))]
@@ -271,11 +283,15 @@ def test_the_bar_is_one_line_on_any_terminal(
 def test_the_bar_follows_the_size_of_the_terminal(
     servo: ServoDirectory, terminals: Terminals, before: int, after: int
 ) -> None:
-    servo.add_script("01talks", TALKING)
+    servo.add_script("01talks", TALKING_TO_SOMEBODY)
     terminal = terminals(before)
     run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4")
-    terminal.watch(lambda: any(" 20 %" in line for line in bars(terminal)), "20 % of the bar")
+    watch_bar(terminal, 20)
+    # Now nothing more is written until it goes on.
+    terminal.watch(lambda: b"closed, 20" in terminal.bytes, "what the driver wrote")
     terminal.resize(after)
+    for percent in PERCENTAGES:
+        (servo.path / f"seen.{percent}").touch()
     assert run.finish() == 0
     (bar,) = bars(terminal)
     assert terminal.lines[-1] == bar
@@ -422,11 +438,21 @@ def test_while_a_check_takes_its_time_it_says_what_it_does(
 
 
 def test_what_drivers_write_to_stderr_is_seen_at_once(servo: ServoDirectory, terminals: Terminals) -> None:
-    servo.add_script("01a", '#!/bin/sh\necho "on its way" >&2\n. ./behave.sh\npause 1\nbehave\n')
+    servo.add_script(
+        "01a",
+        """\
+        #!/bin/sh
+        echo "on its way" >&2
+        . ./behave.sh
+        until [ -e seen ]; do sleep 0.05; done
+        behave
+        """,
+    )
     terminal = terminals(80)
     run = Session(servo, terminal, "2", "--query", "app")
     terminal.watch(lambda: terminal.lines == ["01a: on its way"], "what the driver wrote")
     assert run.process.poll() is None
+    (servo.path / "seen").touch()
     assert run.finish() == 0
 
 
