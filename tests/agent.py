@@ -196,7 +196,7 @@ class Running:
         self._talker.join(DEADLINE)
 
     def wait_for_line(
-        self, predicate: Callable[[dict[str, Any]], bool], deadline: float = 10.0
+        self, predicate: Callable[[dict[str, Any]], bool], deadline: float = 30.0
     ) -> dict[str, Any]:
         """Return the first message, past or to come, that satisfies `predicate`."""
         end = time.monotonic() + deadline

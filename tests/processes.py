@@ -90,7 +90,7 @@ def session_members(session: int) -> list[int]:
     return [pid for pid in _pids() if alive(pid) and _stat(pid)[3:4] == [str(session)]]
 
 
-def kill_session(session: int, deadline: float = 5.0) -> None:
+def kill_session(session: int, deadline: float = 20.0) -> None:
     """SIGKILL every process of `session`, and what these start meanwhile, until none is left."""
 
     def look_and_kill() -> bool:
@@ -118,7 +118,7 @@ class Marked:
                     found[pid] = _command_line(pid)
         return {pid: command for pid, command in found.items() if alive(pid)}
 
-    def kill(self, deadline: float = 5.0) -> None:
+    def kill(self, deadline: float = 20.0) -> None:
         """SIGKILL them, and what they start meanwhile, until none is left."""
         quiet = 0
 

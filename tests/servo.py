@@ -140,7 +140,7 @@ class ServoDirectory:
         *args: str,
         input: bytes = b"",  # noqa: A002 - the name that subprocess.run has for it
         env: Mapping[str, str | None] | None = None,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
         command: Sequence[str] = ("./adjust",),
     ) -> Completed:
         """Run `command` with `args` to its end, which is when it has exited and its pipes are closed."""
@@ -174,7 +174,7 @@ class ServoDirectory:
                 events.append(Event(what, in_phase, float(seconds), int(pid), name))
         return events
 
-    def pids(self, name: str, *roles: str, deadline: float = 10.0) -> dict[str, int]:
+    def pids(self, name: str, *roles: str, deadline: float = 30.0) -> dict[str, int]:
         """Return the processes that driver `name` has recorded by role, once all `roles` are among them.
 
         The last of each role counts; recorded are leader, child, grandchild and service.
