@@ -11,7 +11,7 @@ from __future__ import annotations
 from servo_agg import report
 from servo_agg.course import Course
 from servo_agg.description import check_shape
-from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings
+from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings, lack
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended
 from servo_agg.phase import Job, Phase
@@ -72,10 +72,10 @@ def insist_on_psutil() -> None:
     """Import psutil while there are descriptors to do so. Raises BadEnvironment (SPEC 5)."""
     try:
         import psutil  # noqa: F401, PLC0415 - 14 ms that a query is spared
-    except (ImportError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - without memory enough it fails in whatever way
         raise BadEnvironment(
             "an adjust needs the Python package psutil, to stop drivers with all their children."
-            f" It is missing or broken ({error}); install it: {INSTALL}--upgrade psutil"
+            f" It is missing or broken ({lack(error) or error}); install it: {INSTALL}--upgrade psutil"
         ) from None
 
 

@@ -79,7 +79,8 @@ def near(word: str, known: Iterable[str], at_most: int = 1) -> list[str]:
 
 def lack(error: BaseException) -> str | None:
     """Say in words which means of the machine an error tells the lack of; None when it tells none."""
-    if isinstance(error, MemoryError):
+    # The other is what comes of it at times when there is no memory for an error of the right kind.
+    if isinstance(error, (MemoryError, SystemError)):
         return _LACKS[errno.ENOMEM]
     return _LACKS.get(error.errno or 0) if isinstance(error, OSError) else None
 

@@ -202,6 +202,19 @@ def test_spec_10_where_the_file_system_knows_no_locks_we_go_on_and_say_so(servo:
     assert b"No locks available" in completed.stderr
 
 
+# A module that cannot be loaded.
+
+
+def test_spec_5_a_psutil_that_fails_in_whatever_way_is_no_mistake_of_ours(servo: ServoDirectory) -> None:
+    """Without memory enough its part in C ends the import by a SystemError."""
+    servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
+    env = made(servo, "")
+    (servo.path.parent / "made" / "psutil.py").write_text("raise SystemError('made up')\n", encoding="utf-8")
+    completed = servo.run("app", input=INPUT, env=env)
+    assert reason_of(completed) == "bad-environment"
+    assert "there is not enough memory" in completed.reply["message"]
+
+
 # A mistake of our own.
 
 MISTAKE = """

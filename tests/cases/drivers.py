@@ -137,7 +137,7 @@ MALFORMED = (
         reason="malformed",
         message=(
             "driver: failed: its output is malformed: it is not UTF-8: "
-            '\'{"status":"ok","message":"caf\\\\xe9"}\''
+            '\'{"status":"ok","message":"caf\\xe9"}\''
         ),
     ),
     Case(
