@@ -208,9 +208,18 @@ def test_spec_10_where_the_file_system_knows_no_locks_we_go_on_and_say_so(servo:
 def test_spec_5_a_psutil_that_fails_in_whatever_way_is_no_mistake_of_ours(servo: ServoDirectory) -> None:
     """Without memory enough its part in C ends the import by a SystemError."""
     servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
-    env = made(servo, "")
-    (servo.path.parent / "made" / "psutil.py").write_text("raise SystemError('made up')\n", encoding="utf-8")
-    completed = servo.run("app", input=INPUT, env=env)
+    source = """
+        import sys
+
+        class Finder:
+            @staticmethod
+            def find_spec(name, *_):
+                if name == "psutil":
+                    raise SystemError("made up")
+
+        sys.meta_path.insert(0, Finder)
+    """
+    completed = servo.run("app", input=INPUT, env=made(servo, source))
     assert reason_of(completed) == "bad-environment"
     assert "there is not enough memory" in completed.reply["message"]
 
