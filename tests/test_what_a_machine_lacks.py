@@ -205,23 +205,32 @@ def test_spec_10_where_the_file_system_knows_no_locks_we_go_on_and_say_so(servo:
 # A module that cannot be loaded.
 
 
-def test_spec_5_a_psutil_that_fails_in_whatever_way_is_no_mistake_of_ours(servo: ServoDirectory) -> None:
-    """Without memory enough its part in C ends the import by a SystemError."""
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        # Its part in C ends so where it finds too little memory.
+        pytest.param("SystemError('made up')", "there is not enough memory", id="memory"),
+        pytest.param("AttributeError('made up')", "made up", id="half-installed"),
+    ],
+)
+def test_spec_5_a_psutil_that_fails_in_whatever_way_is_no_mistake_of_ours(
+    servo: ServoDirectory, error: str, told: str
+) -> None:
     servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
-    source = """
+    source = f"""
         import sys
 
         class Finder:
             @staticmethod
             def find_spec(name, *_):
                 if name == "psutil":
-                    raise SystemError("made up")
+                    raise {error}
 
         sys.meta_path.insert(0, Finder)
     """
     completed = servo.run("app", input=INPUT, env=made(servo, source))
     assert reason_of(completed) == "bad-environment"
-    assert "there is not enough memory" in completed.reply["message"]
+    assert f"It is missing or broken ({told}" in completed.reply["message"]
 
 
 # A mistake of our own.
