@@ -11,6 +11,7 @@ from __future__ import annotations
 # What is right is read and written by what the module `json` itself calls. Its import takes 7 ms, most of
 # them for regular expressions, of which only the description of a mistake has need.
 from _json import encode_basestring_ascii, make_encoder, make_scanner
+from codecs import getincrementaldecoder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ def quote(line: bytes) -> str:
     line = line.strip()
     start = line[:_QUOTED]
     try:
-        line.decode("utf-8")
-        quoted = repr(start.decode("utf-8", "ignore"))
+        # A letter that the cut has torn is left out.
+        quoted = repr(getincrementaldecoder("utf-8")().decode(start, final=start == line))
     except UnicodeDecodeError:
         # By bytes: which of them is at fault can be seen.
         quoted = repr(start)[1:]

@@ -119,6 +119,8 @@ def test_where_we_stopped_reading_only_a_torn_last_line_is_missing(
     places=cuts,
     sizes=st.lists(st.integers(250, 260), max_size=3),
 )
+# What comes later must not change how the start of the line is quoted.
+@example(lines=[b"\xc3\xa9" + b"7" * 300 + b"\xff"], places=[104, 257], sizes=[])
 def test_near_the_limit_too_the_blocks_make_no_difference(
     lines: list[bytes], places: list[int], sizes: list[int], *, document: bool
 ) -> None:
