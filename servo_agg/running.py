@@ -137,18 +137,16 @@ class Running:
             return False
         self._blame("timeout", f"{self._about_silence(now)} and was stopped")
         # To read a flood to its end would take half a second, and the agent has little patience left.
-        self._babbles = not self._all_heard(listener)
+        until = self.phase.limits.until
+        self._babbles = until is not None and now - self.life.silent_for(now) > until
         return True
 
     def _is_overdue(self, now: float, listener: Listener) -> bool:
         if not self.life.overdue(now, quiet=True):
             return False
-        quiet = self._all_heard(listener) or self._read_late > UNREAD_AT_MOST
-        return self.life.overdue(now, quiet=quiet)
-
-    def _all_heard(self, listener: Listener) -> bool:
         # In this order: what its worker has read by now is in the inbox, or was taken in.
-        return self.child.worker.quiet() and not listener.unread
+        all_heard = self.child.worker.quiet() and not listener.unread
+        return self.life.overdue(now, quiet=all_heard or self._read_late > UNREAD_AT_MOST)
 
     def _about_silence(self, now: float) -> str:
         limits = self.phase.limits

@@ -249,3 +249,20 @@ def test_what_one_that_talks_without_end_says_when_it_is_stopped_does_not_count(
     assert (
         completed.reply["message"] == "01talks: failed: on --query: gave no answer within 2 s and was stopped"
     )
+
+
+def test_the_last_words_of_one_that_hangs_count_though_another_talks_without_end(
+    servo: ServoDirectory,
+) -> None:
+    servo.add_script(
+        "01hangs",
+        """#!/bin/sh
+        trap 'kill $!; echo "{\\"message\\":\\"last words\\"}"; exit 1' TERM
+        sleep 600 &
+        wait
+        """,
+    )
+    servo.add_script("02talks", """#!/bin/sh\nexec yes '{"progress":1}'\n""")
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "4"})
+    hangs = completed.reply["message"].split("\n")[0]
+    assert hangs.startswith("01hangs: failed: last words (on --query: ")
