@@ -52,7 +52,7 @@ def read_request(given: bytes) -> Object:
     return request
 
 
-def _import_psutil() -> Callable[[], None]:
+def _import_psutil() -> Callable[[], object]:
     """Import psutil while the drivers are queried: it takes as long. Gives what waits for the end of it."""
     done = Bell()
 
@@ -113,6 +113,11 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
     asked = ask(run, application, run.listener.now())
     imported()
     insist_on_psutil()
+    if not run.guarded():
+        raise BadEnvironment(
+            "an adjust needs the guardian process, which stops the drivers if servo-agg is killed, but it"
+            " has ended. Nothing was changed. Find out what kills processes here, such as a lack of memory"
+        )
     not_started = {name: {"status": "not-started"} for name in config.drivers}
     if asked.cause:
         return ended(asked.cause, more={"drivers": not_started})

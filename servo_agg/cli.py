@@ -33,6 +33,7 @@ from servo_agg.errors import WrongUsage  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
 from servo_agg.ledger import Ledger  # noqa: E402 - as above
+from servo_agg.processes import open_descriptors  # noqa: E402 - as above
 from servo_agg.protocol import encode  # noqa: E402 - as above
 
 TYPE_CHECKING = False
@@ -64,17 +65,24 @@ def _secure_descriptors() -> None:
             if descriptor == 1:
                 _explain(2, "adjust: there is no stdout to answer on; nothing was run\n")
                 os._exit(1)
-            os.open(os.devnull, os.O_RDWR)
+            _open_as(descriptor)
+    for descriptor in open_descriptors():
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError:
+            continue
+
+
+def _open_as(descriptor: int) -> None:
+    """Open something empty as 0 or 2, the lowest descriptor that is closed."""
     try:
-        inherited = [int(name) for name in os.listdir("/dev/fd")]
+        os.open(os.devnull, os.O_WRONLY if descriptor else os.O_RDONLY)
     except OSError:
-        inherited = list(range(256))
-    for descriptor in inherited:
-        if descriptor > 2:  # noqa: PLR2004 - the three that are checked above
-            try:
-                os.set_inheritable(descriptor, False)
-            except OSError:
-                continue
+        # No /dev/null that we may use: an end of a pipe whose other end is closed.
+        read_end, write_end = os.pipe()
+        if descriptor:
+            os.dup2(write_end, read_end)
+        os.close(write_end)
 
 
 def _heed_signals() -> tuple[int, int]:
@@ -92,6 +100,13 @@ def _heed_signals() -> tuple[int, int]:
     # Ignored, it would have the kernel reap our drivers, and their exit status would be lost.
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     return noticed, notice
+
+
+def _reap(guardian: Guardian, coordinator: Coordinator) -> None:
+    """Reap the guardian, which has gone; warn where that is not our doing."""
+    guardian.reap()
+    if not guardian.released:
+        coordinator.warn_unguarded()
 
 
 class _Signals:
@@ -134,7 +149,7 @@ def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: l
                 continue
             if descriptor == guardian.line:
                 watched.unregister(guardian.line)
-                guardian.reap()
+                _reap(guardian, coordinator)
                 continue
             for number in os.read(noticed, 64):
                 if number == _BEREFT and coordinator.last_word.acquire(blocking=False):

@@ -101,7 +101,7 @@ class Config:
             faults.append(fault)
         self.parallel: int = settings.get("parallel", 32)
         self.on_failure: str = settings.get("on_failure", "continue")
-        self.grace: float = settings.get("grace", 3)
+        self.grace: float = settings.get("grace", 30)
         self.cancel_grace: float = settings.get("cancel_grace", 300)
         self.log: str | None = settings.get("log")
         self.serial = _matching(self.drivers, settings.get("serial", []))

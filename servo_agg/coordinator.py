@@ -82,6 +82,12 @@ class Coordinator:
     def _wake(self) -> None:
         self.inbox.put(Woken())
 
+    def warn_unguarded(self) -> None:
+        """Warn that the guardian has ended before us."""
+        self._console.say(
+            "warning: the guardian process has ended: if servo-agg is killed now, the drivers go on"
+        )
+
     def start(self) -> None:
         """Start to work, in threads. Raises OSError or MemoryError when there cannot be as many."""
         self._out.begin()
@@ -167,6 +173,7 @@ class Coordinator:
             tell=self._console.say if faults is None or os.isatty(2) else self._console.note,
             note=self._console.note,
             lock=self._lock,
+            guarded=self._guardian.lives,
         )
         if faults is not None:
             return self._check(run, faults)

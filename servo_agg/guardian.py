@@ -18,7 +18,7 @@ import select
 import time
 
 from servo_agg.lifecycle import Life, Limits
-from servo_agg.processes import bearing, kill_all
+from servo_agg.processes import bearing, kill_all, open_descriptors
 from servo_agg.signals import SIG_IGN, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, signal
 from servo_agg.threads import Lock
 from servo_agg.tree import Glance, Tree, kill, take_in
@@ -44,12 +44,14 @@ _GLANCE = 0.02
 class Guardian:
     """The watcher, seen from the process that it guards.
 
-    line  a descriptor with an error to be polled (POLLERR) once it has gone: time to reap it
+    line      a descriptor with an error to be polled (POLLERR) once it has gone: time to reap it
+    released  whether its end is our doing
     """
 
     def __init__(self, ledger: Ledger, keep: Iterable[int]) -> None:
         """Fork it. `keep`: descriptors that it holds on to until no driver is alive."""
         ours, self.line = os.pipe()
+        self.released = False
         self._reaped = False
         self._lock = Lock()
         self._pid = os.fork()
@@ -64,8 +66,15 @@ class Guardian:
         It is killed because nothing can keep it from that, not even that it was stopped.
         """
         with self._lock:
+            self.released = True
             if not self._reaped:
                 os.kill(self._pid, SIGKILL)
+
+    def lives(self) -> bool:
+        """Return whether it is there; when it has gone it is reaped."""
+        with self._lock:
+            self._reaped = self._reaped or os.waitpid(self._pid, os.WNOHANG)[0] != 0
+            return not self._reaped
 
     def reap(self) -> None:
         """Wait until it has gone, unless that was done."""
@@ -89,14 +98,16 @@ def _detach(line: int, keep: Iterable[int]) -> None:
     os.setsid()
     for number in (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE):
         signal(number, SIG_IGN)
-    nothing = os.open(os.devnull, os.O_RDWR)
+    kept = {line, *keep}
     for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
-    low = 3
-    for kept in sorted({line, *keep}):
-        os.closerange(low, kept)
-        low = kept + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+        # Its own end of the pipe, for want of anything else that surely is there: /dev/null may be missing.
+        os.dup2(line, descriptor)
+    for descriptor in open_descriptors():
+        if descriptor not in kept:
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue
 
 
 def _wait(line: int) -> None:
@@ -117,8 +128,9 @@ class _Stop:
     def descend(self, glance: Glance) -> Step:
         """Take the next step, but for killing, and tell which it is."""
         gone, left = self.tree.remains(glance)
+        any_left = bool(left) or (gone and self.tree.hides_members(glance))
         step = self._life.step(
-            time.monotonic(), leader_gone=gone, any_left=bool(left), settle=_CARE * self.tree.settle
+            time.monotonic(), leader_gone=gone, any_left=any_left, settle=_CARE * self.tree.settle
         )
         if step == "ask-rest":
             self.tree.ask_rest()

@@ -19,7 +19,10 @@ _FREE, _ANNOUNCED, _NOTED = 0, 1, 2
 
 
 class Start:
-    """A start of a driver: `mark`, `grace` in seconds, and `pid` and `born` (see tree.born), once known."""
+    """A start of a driver: `mark`, `grace` in seconds; `pid` and `born` (see processes.born), once known.
+
+    `pid` is None and `born` is 0 before that.
+    """
 
     __slots__ = ("born", "grace", "mark", "pid")
 
@@ -47,11 +50,15 @@ class Ledger:
         self._memory[at] = _ANNOUNCED
         return slot
 
-    def note(self, slot: int, pid: int, born: int) -> None:
-        """Note the pid of an announced start, and when it was born."""
+    def note(self, slot: int, pid: int) -> None:
+        """Note the pid of an announced start."""
         at = slot * _SIZE
-        self._memory[at + 25 : at + 41] = _bytes(pid) + _bytes(born)
+        self._memory[at + 25 : at + 41] = _bytes(pid) + _bytes(0)
         self._memory[at] = _NOTED
+
+    def note_born(self, slot: int, born: int) -> None:
+        """Note when the process whose pid was noted was born: see processes.born."""
+        self._memory[slot * _SIZE + 33 : slot * _SIZE + 41] = _bytes(born)
 
     def strike(self, slot: int) -> None:
         """Strike out a start: it was reaped, or never made."""

@@ -33,8 +33,9 @@ FAREWELL = 0.25
 class Listener:
     """Listens for the coordinator, the only thread that may call it.
 
-    ended     why we are to end: the name of a signal or AGENT_GONE; None while we are not
+    ended     the name of the signal that ends us; None while there is none
     canceled  whether the agent has cancelled
+    gone      whether the agent has gone: nobody reads our stdout
     hurried   whether a second signal came, which skips the grace
     """
 
@@ -42,6 +43,7 @@ class Listener:
         """Listen to `inbox`, and watch `outlet` for the agent's end and for its reading."""
         self.ended: str | None = None
         self.canceled = False
+        self.gone = False
         self.hurried = False
         self._inbox = inbox
         self._outlet = outlet
@@ -56,8 +58,13 @@ class Listener:
 
     @property
     def cause(self) -> str | None:
-        """Why we are to end, or CANCEL; None while neither."""
-        return self.ended or (CANCEL if self.canceled else None)
+        """Why no further driver is to be started: the name of a signal, AGENT_GONE or CANCEL; None: go on."""
+        return self.ended or (AGENT_GONE if self.gone else CANCEL if self.canceled else None)
+
+    @property
+    def canceling(self) -> bool:
+        """Whether the driver that is being adjusted is to be cancelled (SPEC 5, 10)."""
+        return self.canceled or self.gone
 
     @property
     def unread(self) -> bool:
@@ -67,7 +74,7 @@ class Listener:
     @property
     def in_vain(self) -> bool:
         """Whether there is no use in saying more: we are to end, and nobody reads what waits already."""
-        return self.ended is not None and self._outlet.full
+        return (self.ended is not None or self.gone) and self._outlet.full
 
     def receive(self) -> Given | None:
         """Wait for the end of stdin; None when we are ended before."""
@@ -84,7 +91,7 @@ class Listener:
     def flush(self) -> bool:
         """Wait until all that was said is written; tell whether it was (SPEC 5)."""
         while not self._outlet.finish():
-            if self.ended is not None:
+            if self.ended is not None or self.gone:
                 return self._outlet.drain(FAREWELL)
             self._take(TICK, output=False)
         return not self._outlet.broken
@@ -103,7 +110,7 @@ class Listener:
     @property
     def _may_listen(self) -> bool:
         # Once ended we listen even if the agent does not: a driver must not hang on its way out.
-        return self.ended is not None or not self._outlet.full
+        return self.ended is not None or self.gone or not self._outlet.full
 
     def _take(self, seconds: float, *, output: bool) -> Any | None:
         event = self._inbox.get(min(seconds, TICK), output=output)
@@ -122,10 +129,11 @@ class Listener:
         """Take in what concerns all of us."""
         if isinstance(event, Ended) and event.cause == CANCEL:
             self.canceled = True
+        elif isinstance(event, Ended) and event.cause == AGENT_GONE:
+            self.gone = True
         elif isinstance(event, Ended):
-            self.hurried |= self.ended not in (None, AGENT_GONE) and event.cause != AGENT_GONE
+            self.hurried |= self.ended is not None
             self.ended = self.ended or event.cause
         elif isinstance(event, Given):
             self._given = event
-        if self._outlet.broken and self.ended is None:
-            self.ended = AGENT_GONE
+        self.gone |= self._outlet.broken

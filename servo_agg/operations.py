@@ -56,6 +56,7 @@ class Run:
     tell  says a line to whoever reads stderr
     note  says a line to a person who asked for details
     lock  a descriptor of the servo directory on which to lock it; None if there is none
+    guarded  returns whether the guardian is there
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Run:
         tell: Callable[[str], None],
         note: Callable[[str], None],
         lock: int | None,
+        guarded: Callable[[], bool],
     ) -> None:
         """Take the surroundings; `started` is our own start, in the listener's time."""
         self.config = config
@@ -79,6 +81,7 @@ class Run:
         self.tell = tell
         self.note = note
         self.lock = lock
+        self.guarded = guarded
         if not config.drivers:
             without = len(config.passed_over)
             tell(f"warning: no driver in {config.directory}/adjust.d ({_passed_over(without)})")
@@ -119,7 +122,7 @@ def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = No
     if cause == CANCEL:
         said, words = "canceled", "canceled by SIGUSR1; no further driver was started"
     elif cause == AGENT_GONE:
-        words = "the agent has closed our output; all drivers were stopped"
+        words = "the agent has closed our output; no further driver was started"
     else:
         words = f"ended by {cause}; all drivers were stopped"
     hurt = [outcome for outcome in outcomes if not outcome.ok]

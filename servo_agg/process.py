@@ -14,7 +14,7 @@ import os
 
 from servo_agg import threads
 from servo_agg.errors import CannotStart, lack
-from servo_agg.processes import MARK, born, chained
+from servo_agg.processes import MARK, born, chained, signal_child, signal_group
 from servo_agg.signals import SIGKILL, SIGSTOP, name_of, number_of, valid_signals
 from servo_agg.worker import Worker
 
@@ -30,7 +30,13 @@ _DEFAULTS = valid_signals() - {SIGKILL, SIGSTOP}
 
 
 class Child:
-    """A driver that has been started: `pid`, `mark` (the last in MARK of its environment), `worker`."""
+    """A driver that has been started.
+
+    pid     its pid, which is its own until `reap`
+    mark    the last in MARK of its environment
+    worker  what moves its bytes
+    reaped  whether `reap` was called
+    """
 
     def __init__(
         self,
@@ -51,8 +57,10 @@ class Child:
         """
         self.name = name
         self.mark = os.urandom(8).hex()
+        self.reaped = False
         self._ledger = ledger
         self._let_go = False
+        self._ending: tuple[int | None, str | None] | None = None
         path = f"adjust.d/{name}"
         ours: list[int] = []
         theirs: list[int] = []
@@ -60,7 +68,7 @@ class Child:
             out = _pipe(ours, theirs)
             err = _pipe(ours, theirs)
             if given is None:
-                theirs.append(os.open(os.devnull, os.O_RDONLY))
+                theirs.append(_nothing_to_read())
             else:
                 stdin, feed = os.pipe()
                 theirs.append(stdin)
@@ -84,7 +92,7 @@ class Child:
             raise CannotStart(_why(path, error)) from None
         finally:
             _close(theirs)
-        ledger.note(self._slot, self.pid, born(self.pid))
+        ledger.note(self._slot, self.pid)
         try:
             ours.append(_exit_notice(self.pid))
             *pipes, exit_notice = ours
@@ -92,26 +100,33 @@ class Child:
             self.worker = Worker(
                 name, self.pid, (out, err, exit_notice, stdin_end), given or b"", inbox, show
             )
-            threads.start(self.worker.run)
+            threads.start(self._work)
         except (OSError, MemoryError) as error:
             # Nobody has heard of it yet, and nobody could: it must not live on unread.
-            os.killpg(self.pid, SIGKILL)
-            self.reap()
+            if signal_group(self.pid, SIGKILL):
+                self.reap()
+            self.let_go()
             _close(ours)
             raise CannotStart(f"its output could not be read: {_why(path, error)}") from None
 
-    def ending(self) -> tuple[int | None, str | None] | None:
-        """Give `(exit status, None)` or `(None, name of the signal)`; None while it runs."""
-        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if result is None:
-            return None
-        if result.si_code == os.CLD_EXITED:
-            return result.si_status, None
-        return None, name_of(result.si_status)
+    def _work(self) -> None:
+        # Not by the coordinator: this read blocks while the driver executes a program of a dead file server.
+        self._ledger.note_born(self._slot, born(self.pid))
+        self.worker.run()
 
-    def signal(self, name: str) -> None:
-        """Send it the signal of that name, it alone. It must not have been reaped."""
-        os.kill(self.pid, number_of(name))
+    def ending(self) -> tuple[int | None, str | None] | None:
+        """Return `(exit status, None)` or `(None, name of the signal)`; None while it runs."""
+        if self._ending is None:
+            result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if result is not None and result.si_code == os.CLD_EXITED:
+                self._ending = result.si_status, None
+            elif result is not None:
+                self._ending = None, name_of(result.si_status)
+        return self._ending
+
+    def signal(self, name: str) -> bool:
+        """Send it the signal of that name, it alone; return whether we may. It must not have been reaped."""
+        return signal_child(self.pid, number_of(name))
 
     def let_go(self) -> None:
         """Take it out of the ledger: of what it leaves nothing is to be stopped, should we be killed."""
@@ -120,9 +135,23 @@ class Child:
             self._ledger.strike(self._slot)
 
     def reap(self) -> None:
-        """Let go of the pid: after the driver has exited, and its tree was dealt with."""
+        """Reap it: its pid may be another's from now on. It must have exited, or be about to."""
+        self.ending()
         os.waitpid(self.pid, 0)
-        self.let_go()
+        self.reaped = True
+
+
+def _nothing_to_read() -> int:
+    """Open an empty standard input for a driver."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+    # There is no /dev/null, or none that we may read, in many a container.
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    return read_end
 
 
 def _pipe(ours: list[int], theirs: list[int]) -> int:

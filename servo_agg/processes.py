@@ -5,6 +5,9 @@ Rules (SPEC 10):
 - All of them are looked at in one pass, with one read each: a stop must not take longer on a machine
   that runs thousands. Where there is no /proc, psutil tells the same at greater cost.
 - What cannot be read, since it is gone or another's or no descriptor is left, is passed over.
+- A read of a file of /proc may block for ever, as of a process that hangs in exec on a dead file server. All
+  of them are done in threads that can be left behind: see `each`.
+- A /proc of another pid namespace numbers processes otherwise than the system calls do: it is not looked at.
 - A process lives as long as one of its threads does: where only the main one has ended, the system calls it
   a zombie, and shows its environment at the others.
 """
@@ -12,12 +15,17 @@ Rules (SPEC 10):
 from __future__ import annotations
 
 import os
+import time
 
 from servo_agg.signals import SIGKILL
+from servo_agg.threads import Bell, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 MARK = "SERVO_AGG_START"
 """The variable whose value is unique to each start of a driver (SPEC 3)."""
@@ -34,19 +42,21 @@ class Process:
 
     born     its start time, in units that only serve to compare; 0 where that cannot be known
     parent   pid of its parent
+    group    number of its process group
     session  number of its session
     dead     whether it is a zombie: it holds nothing and does nothing any more
     headless whether its main thread has ended, and others live on
     waiting  whether it is in a wait that no signal ends, as for a file server that is gone
     """
 
-    __slots__ = ("_marks", "born", "dead", "headless", "parent", "pid", "session", "waiting")
+    __slots__ = ("_marks", "born", "dead", "group", "headless", "parent", "pid", "session", "waiting")
 
     def __init__(
         self,
         pid: int,
         born: int,
         parent: int,
+        group: int,
         session: int,
         *,
         dead: bool,
@@ -56,6 +66,7 @@ class Process:
         self.pid = pid
         self.born = born
         self.parent = parent
+        self.group = group
         self.session = session
         self.dead = dead
         self.waiting = waiting
@@ -68,15 +79,16 @@ class Process:
     def __hash__(self) -> int:
         return hash((self.pid, self.born))
 
+    @property
     def marks(self) -> set[str] | None:
-        """Give the marks in its environment, those of aggregators around us too; None: cannot be told now.
+        """The marks in its environment, those of aggregators around us too; None: not known."""
+        return self._marks
 
-        Read once, however many ask: with sixty trees to stop that is most of the time.
-        """
+    def read_marks(self) -> None:
+        """Read its marks, unless they are known: for many trees that takes most of the time of a stop."""
         if self._marks is None:
             value = self._mark()
             self._marks = None if value is None else set(value.split(_LINK))
-        return self._marks
 
     def _mark(self) -> str | None:
         """Give the value of MARK in its environment, or ""; None when it cannot be told now.
@@ -130,14 +142,98 @@ class Process:
             return f"pid {self.pid}"
 
 
+_STALLED = 0.25
+"""Seconds without any progress after which reads of /proc are given up (SPEC 10)."""
+
+_TURN = 0.01
+"""Seconds without progress after which another thread goes on with the rest; how many there are at most."""
+_READERS = 16
+
+_blocked: set[int] = set()
+"""Pids whose files block those who read them: left out until the read has ended."""
+
+_latest: dict[int, Process] = {}
+"""What the latest look has shown, which is what is known of the blocked ones."""
+
+
+class _Reader:
+    """A thread that does `work` for pids that it shares with other readers."""
+
+    def __init__(self, pids: Iterator[int], work: Callable[[int], T], done: dict[int, T], bell: Bell) -> None:
+        self.pid = 0
+        self.ended = False
+        self._pids = pids
+        self._work = work
+        self._done = done
+        self._bell = bell
+
+    def run(self) -> None:
+        try:
+            # `next` of a list's iterator is atomic, so each pid has one reader.
+            for pid in self._pids:
+                self.pid = pid
+                self._done[pid] = self._work(pid)
+                _blocked.discard(pid)
+        finally:
+            self.ended = True
+            self._bell.ring()
+
+
+def each(pids: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:
+    """Return `work(pid)` for each pid, those aside with which it blocks (SPEC 10).
+
+    Reads of /proc that make no progress for 0.25 s are given up, and their pids are left out from then on
+    until the read has ended. `work` must not raise.
+    """
+    asked = [pid for pid in pids if pid not in _blocked]
+    if not asked:
+        return {}
+    remaining = iter(asked)
+    done: dict[int, T] = {}
+    bell = Bell()
+    readers: list[_Reader] = []
+    count = -1
+    stalled_at, turns = 0.0, 0
+    while not (readers and all(reader.ended for reader in readers)):
+        if len(done) > count:
+            count, stalled_at, turns = len(done), time.monotonic(), 0
+        elif turns * _TURN >= _STALLED and time.monotonic() >= stalled_at + _STALLED:
+            # Both: of a pause of the whole process, in which nobody had a turn, nothing follows.
+            _blocked.update(reader.pid for reader in readers if not reader.ended)
+            break
+        if not readers or (turns and len(readers) < _READERS):
+            reader = _Reader(remaining, work, done, bell)
+            readers.append(reader)
+            try:
+                start(reader.run)
+            except OSError:
+                # No thread can be had: better a look that may block than none.
+                reader.run()
+        turns += not bell.wait(_TURN)
+    return dict(done)
+
+
 def look() -> dict[int, Process]:
-    """Give all processes by pid."""
+    """Return all processes by pid; {} where none can be seen."""
+    global _latest  # noqa: PLW0603 - there is one machine to look at
     try:
-        pids = os.listdir("/proc")
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
         return _look_by_psutil()
-    found = (_read(int(pid)) for pid in pids if pid.isdigit())
-    return {process.pid: process for process in found if process is not None} or _look_by_psutil()
+    if pids and not _proc_is_ours():
+        return {}
+    found = {pid: process for pid, process in each(pids, _read).items() if process is not None}
+    found.update({pid: _latest[pid] for pid in _blocked & _latest.keys()})
+    _latest = found
+    return found or _look_by_psutil()
+
+
+def _proc_is_ours() -> bool:
+    """Return whether the pids of /proc are those of our own pid namespace."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def _read(pid: int) -> Process | None:
@@ -157,6 +253,7 @@ def _read(pid: int) -> Process | None:
         pid,
         int(fields[19]),
         int(fields[1]),
+        int(fields[2]),
         int(fields[3]),
         dead=zombie and not headless,
         # One that is already on its way out may wait a little too, as for its memory to be given back.
@@ -182,6 +279,7 @@ def _all_by_psutil() -> Iterator[Process]:
                         process.pid,
                         int(process.create_time() * 100),
                         process.ppid(),
+                        os.getpgid(process.pid),
                         os.getsid(process.pid),
                         dead=process.status() == psutil.STATUS_ZOMBIE,
                         waiting=process.status() == psutil.STATUS_DISK_SLEEP,
@@ -211,8 +309,16 @@ def born(pid: int) -> int:
 
 
 def bearing(marks: set[str]) -> list[Process]:
-    """Give all living processes whose environment has one of these marks."""
-    return [process for process in look().values() if not process.dead and marks & (process.marks() or set())]
+    """Return all living processes whose environment has one of these marks."""
+    rows = look().values()
+    read_marks(rows)
+    return [process for process in rows if not process.dead and marks & (process.marks or set())]
+
+
+def read_marks(processes: Iterable[Process]) -> None:
+    """Read the marks of those that live, as far as they are not known and do not block."""
+    unread = {process.pid: process for process in processes if not process.dead and process.marks is None}
+    each(unread, lambda pid: unread[pid].read_marks())
 
 
 def depth(value: str | None) -> int:
@@ -233,21 +339,82 @@ def kill_all(processes: Iterable[Process]) -> None:
 def send(processes: Iterable[Process], number: int) -> None:
     """Send a signal to each of them that still is the process that it was.
 
-    psutil looks once more, at the moment of sending, whether the pid has been given to another.
-    Without it, which only a query does, the look before has to do.
+    psutil looks once more, at the moment of sending, whether the pid has been given to another. Without it,
+    which only a query does, the look before has to do. One whose files block cannot be looked at: it gets the
+    signal.
     """
-    signal_one, gone = _sender()
-    for process in processes:
-        if born(process.pid) in (0, process.born):
-            try:
-                signal_one(process.pid, number)
-            except gone:
-                continue
+    targets = {process.pid: process for process in processes}
+    deliver = _deliverer()
+
+    def deliver_if_same(pid: int) -> None:
+        if born(pid) in (0, targets[pid].born):
+            deliver(pid, number)
+
+    for pid in targets.keys() - each(targets, deliver_if_same).keys():
+        signal_child(pid, number)
 
 
-def _sender() -> tuple[Callable[[int, int], None], tuple[type[BaseException], ...]]:
+def _deliverer() -> Callable[[int, int], object]:
     try:
         import psutil  # noqa: PLC0415 - 14 ms that only a stop is worth
-    except (ImportError, OSError):
-        return os.kill, (OSError,)
-    return (lambda pid, number: psutil.Process(pid).send_signal(number)), (psutil.Error, OSError)
+    except Exception:  # noqa: BLE001 - without memory enough it fails in whatever way
+        return signal_child
+
+    def deliver(pid: int, number: int) -> None:
+        try:
+            psutil.Process(pid).send_signal(number)
+        except psutil.NoSuchProcess:
+            return
+        except Exception:  # noqa: BLE001 - it stumbles over much that a hardened /proc lacks
+            signal_child(pid, number)
+
+    return deliver
+
+
+def signal_child(pid: int, number: int) -> bool:
+    """Send a signal to a process whose pid is known to be its own; return whether that was possible.
+
+    It is not possible when the process runs as another user, as after `exec sudo`, or is gone.
+    """
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
+    return True
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Send a signal to a process group; return whether any of its processes could be sent it."""
+    try:
+        os.killpg(group, number)
+    except OSError:
+        return False
+    return True
+
+
+def group_exists(group: int) -> tuple[bool, bool]:
+    """Return whether a process group has members, zombies too, and whether we may signal any of them."""
+    try:
+        os.killpg(group, 0)
+    except PermissionError:
+        return True, False
+    except OSError:
+        return False, False
+    return True, True
+
+
+def open_descriptors() -> list[int]:
+    """Return the descriptors of this process above 2, as far as they can be known; some may be closed by now.
+
+    To try all there might be takes a minute where `ulimit -n` is a billion.
+    """
+    for directory in ("/dev/fd", "/proc/self/fd"):
+        try:
+            return [int(name) for name in os.listdir(directory) if int(name) > 2]  # noqa: PLR2004 - as above
+        except OSError:
+            continue
+    return list(range(3, min(os.sysconf("SC_OPEN_MAX"), _DESCRIPTORS_TRIED)))
+
+
+_DESCRIPTORS_TRIED = 1024
+"""Descriptors that are tried where nothing tells which are open: the soft limit of most systems."""

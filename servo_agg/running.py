@@ -168,9 +168,10 @@ class Running:
         """Tell it, it alone, that it is cancelled; from now on its time is bounded (SPEC 10).
 
         That of an aggregator inside is not: it bounds its drivers itself, and one that cannot be
-        cancelled may finish there too.
+        cancelled may finish there too. So may one that runs as another user, whom we cannot tell.
         """
-        self.child.signal(CANCEL)
+        if not self.child.signal(CANCEL):
+            return
         self.ending.sent(CANCEL)
         if not is_aggregator:
             self.has_news = True
@@ -182,19 +183,29 @@ class Running:
         if tree is None or self._gone:
             return None
         # While the leader is there to be waited for, there is no need to look.
-        left = tree.living(glance) if self.exited else []
-        step = self.life.step(now, leader_gone=self.exited, any_left=bool(left), settle=tree.settle)
+        left = self.exited and bool(tree.living(glance))
+        if self.child.reaped:
+            left = tree.hides_members(glance) or left
+        step = self.life.step(now, leader_gone=self.exited, any_left=left, settle=tree.settle)
+        if step == "done" and not self.child.reaped:
+            # Only now can be asked who else is in its group: a zombie is a member, too.
+            self.child.reap()
+            if tree.hides_members(glance):
+                step = self.life.step(now, leader_gone=True, any_left=True)
         self._gone = step == "done"
         if step == "ask-rest":
             tree.ask_rest()
         elif step == "kill":
             self.ending.sent("SIGKILL")
             return tree
+        elif step == "give-up" and not glance.rows and self.exited:
+            # What is left of its group was killed, and may well be a zombie: nobody can see which.
+            self._gone = True
         elif step == "give-up" and not tree.resists and self.life.bear_with():
             # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
             return tree
         elif step == "give-up":
-            names = [process.name() for process in tree.living(glance)]
+            names = tree.names(glance)
             names = names if self.exited else [self.job.name, *names]
             self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
         return None
@@ -210,7 +221,9 @@ class Running:
         facts = self.child.ending()
         if facts is not None:
             self.ending.code, self.ending.signal = facts
-            self.child.reap()
+            if not self.child.reaped:
+                self.child.reap()
+            self.child.let_go()
         if self.ending.code and self._reply is None:
             self.ending.hint = carriage_return(self.job.name)
         self.ending.stderr = shorten(self.child.worker.stderr.text())

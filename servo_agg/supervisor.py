@@ -1,8 +1,8 @@
 """`drive(jobs)`: run these drivers at once, and give an outcome for each.
 
 Rules (SPEC 6, 9, 10):
-- What ends us stops whatever runs, and nothing is started any more. A cancel stops a query; a driver
-  that is being adjusted is told, if it says that it can be cancelled, or may finish.
+- A signal that ends us stops whatever runs, and nothing is started any more. A cancel, or the end of the
+  agent, stops a query; a driver that is being adjusted is told, if it can be cancelled, or may finish.
 - A driver is attended to when something has happened to it, or its moment has come; the others cost nothing.
 - The room `running`, and what judges and merges replies with it, is imported once the first drivers have been
   started: each begins 0.7 ms earlier. A descriptor is kept for that, however many the drivers take.
@@ -86,7 +86,7 @@ class Supervisor:
         self._show = show
         self._running: dict[int, Running] = {}
         self._failed = False
-        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY)
+        self._reserve: int | None = os.dup(1)
 
     def drive(self, jobs: Iterable[Job], phase: Phase) -> list[Outcome]:
         """Run the drivers; give an outcome for each that was begun, in the order of `jobs`."""
@@ -188,9 +188,9 @@ class Supervisor:
 
     def _obey(self, *, adjusting: bool) -> None:
         """Do to what runs what a signal, the agent's end or a cancel asks for (SPEC 10)."""
-        if self._listener.ended is not None or (self._listener.canceled and not adjusting):
+        if self._listener.ended is not None or (self._listener.canceling and not adjusting):
             self._stop(self._running.values(), self._listener.cause)
-        elif self._listener.canceled:
+        elif self._listener.canceling:
             for running in tuple(self._running.values()):
                 if running.asks_for is not None:
                     pointless = running.asks_for.exited

@@ -61,6 +61,6 @@ class Bell:
             # It has been rung, and nobody has come yet.
             return
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is rung, at most `seconds`."""
-        self._silent.acquire(timeout=-1 if seconds is None else min(seconds, _thread.TIMEOUT_MAX))
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is rung, at most `seconds`; return whether it was."""
+        return self._silent.acquire(timeout=-1 if seconds is None else min(seconds, _thread.TIMEOUT_MAX))

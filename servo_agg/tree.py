@@ -11,6 +11,8 @@ Rules (SPEC 10):
 - The leader, if it is our child, must not be reaped before its tree has ended: until then its pid,
   and so its process group and session, cannot be anyone else's.
 - `killpg` comes first: it works when there is no descriptor left to read /proc with.
+- /proc may hide processes (`hidepid`, another pid namespace's /proc). Whether the group has members that
+  no look shows is asked of the system once the leader has been reaped. If so, the group gets the signals.
 - A tree that goes on forking must not keep us: each deed looks a bounded number of times, and the
   next one goes on.
 """
@@ -20,7 +22,15 @@ from __future__ import annotations
 import os
 
 from servo_agg.lifecycle import GLANCE, UNREST
-from servo_agg.processes import kill_all, look, send
+from servo_agg.processes import (
+    group_exists,
+    kill_all,
+    look,
+    read_marks,
+    send,
+    signal_child,
+    signal_group,
+)
 from servo_agg.signals import SIGCONT, SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
@@ -84,6 +94,11 @@ class Tree:
         self._resisting: set[Process] | None = None
         self._asked = False
         self._restless = False
+        self._reaped = False
+        self._owns_group = False
+        self._swept = False
+        self._hidden = False
+        self._forbidden = False
 
     @property
     def settle(self) -> float:
@@ -97,13 +112,17 @@ class Tree:
         if self._bystanders is None and self._born_at is not None and not self._leader_lives(rows):
             self._bystanders = set()
         pids = {process.pid for process in self._members if rows.get(process.pid) == process}
-        if self._born_at is None:
+        if self._born_at is None and not self._reaped:
             pids.add(self._leader)
         if self._owns_its_pid(rows):
             pids |= {pid for pid, process in rows.items() if process.session == self._leader}
         if self._bystanders is not None:
-            pids |= {pid for pid, process in rows.items() if pid not in pids and self._bears_mark(process)}
+            strangers = [process for pid, process in rows.items() if pid not in pids]
+            read_marks(process for process in strangers if process not in (self._bystanders or ()))
+            pids |= {process.pid for process in strangers if self._bears_mark(process)}
         pids = glance.with_descendants(pids)
+        # While one of them is in the group, its number is no other's.
+        self._owns_group = any(pid in rows and rows[pid].group == self._leader for pid in pids)
         ours = {os.getpid()} if self._born_at is not None else {os.getpid(), self._leader}
         self._members |= {rows[pid] for pid in pids - ours if pid in rows}
         if self._bystanders is None:
@@ -120,40 +139,67 @@ class Tree:
 
         The system gives no pid away while it still names a session.
         """
+        if self._reaped:
+            return self._hidden
         return not self._born_at or self._leader not in rows or rows[self._leader].born == self._born_at
 
     def _bears_mark(self, process: Process) -> bool:
         if self._bystanders is None or process.dead or process in self._bystanders:
             return False
-        marks = process.marks()
-        if marks is None:
+        if process.marks is None:
             return False
         self._bystanders.add(process)
-        return self._mark in marks
+        return self._mark in process.marks
 
     def ask_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: one that is stopped must be woken to obey."""
         self._asked = True
-        for number in (SIGTERM, SIGCONT):
-            if self._born_at is None:
-                os.kill(self._leader, number)
-            else:
-                send([member for member in self._members if member.pid == self._leader], number)
+        if self._born_at is not None:
+            leader = [member for member in self._members if member.pid == self._leader]
+            send(leader, SIGTERM)
+            send(leader, SIGCONT)
+        elif signal_child(self._leader, SIGTERM):
+            signal_child(self._leader, SIGCONT)
+        else:
+            # Another user's process can pass nothing on to those that are ours.
+            self.ask_rest()
 
     def ask_rest(self) -> None:
         """Send SIGTERM and SIGCONT to what the leader left behind."""
-        send(self._members, SIGTERM)
-        send(self._members, SIGCONT)
+        for number in (SIGTERM, SIGCONT):
+            if self._hidden:
+                signal_group(self._leader, number)
+            send(self._members, number)
 
     def kill_group(self) -> None:
-        """Send SIGKILL to the group of the leader, if that is our child."""
-        if self._born_at is not None:
-            return
-        try:
-            os.killpg(self._leader, SIGKILL)
-        except OSError:
+        """Send SIGKILL to the group of the leader, while its number is sure to be that of this group."""
+        if self._born_at is None and not self._reaped:
             # On its way to exec it is not yet the leader of its group.
-            os.kill(self._leader, SIGKILL)
+            signal_group(self._leader, SIGKILL) or signal_child(self._leader, SIGKILL)
+        elif self._owns_group or self._hidden:
+            signal_group(self._leader, SIGKILL)
+
+    def hides_members(self, glance: Glance) -> bool:
+        """Return whether its group has members that no look shows (SPEC 10).
+
+        To be asked when the leader has gone, and was reaped if it was our child: a zombie is a member, too.
+        While the group has members, its number is given to no other. Where it has visible zombies, nobody can
+        tell whether it has hidden members: the group is killed then.
+        """
+        self._reaped = self._born_at is None
+        exists, allowed = group_exists(self._leader)
+        # The look may be older than the reaping.
+        others = [row for row in glance.rows.values() if not (self._reaped and row.pid == self._leader)]
+        visible = [row for row in others if row.group == self._leader]
+        self._hidden = exists and not visible
+        self._forbidden = self._hidden and not allowed
+        obscured = self._owns_group and visible and all(row.dead for row in visible)
+        if obscured and not self._swept:
+            # What was killed unseen may take a while to die.
+            self._swept = self._restless = True
+            signal_group(self._leader, SIGKILL)
+            return True
+        return self._hidden
 
     def kill_members(self, glance: Glance) -> bool:
         """Send SIGKILL to all members that there are now; tell whether any is new."""
@@ -166,13 +212,15 @@ class Tree:
         alive = self._living(glance)
         if self._leader in glance.rows and not glance.rows[self._leader].dead:
             alive.append(glance.rows[self._leader])
+        elif self._born_at is None and not self._reaped and self._leader not in glance.rows:
+            self._forbidden = not signal_child(self._leader, 0)
         beyond_us = {process for process in alive if process.beyond_us()}
         self._resisting = beyond_us if self._resisting is None else self._resisting & beyond_us
 
     @property
     def resists(self) -> bool:
         """Whether something of the tree, the leader too, was beyond SIGKILL in every look since `kill`."""
-        return bool(self._resisting)
+        return bool(self._resisting) or self._forbidden
 
     def remains(self, glance: Glance) -> tuple[bool, list[Process]]:
         """Tell whether the leader, another's child, is gone, and give what else is alive."""
@@ -182,14 +230,14 @@ class Tree:
         return gone, [process for process in living if process.pid != self._leader]
 
     def living(self, glance: Glance) -> list[Process]:
-        """Give the members, our own child the leader aside, that are alive.
-
-        Where nothing can be seen, no /proc being mounted or no descriptor left, the group is killed.
-        """
-        if not glance.rows:
-            self.kill_group()
+        """Return the members, our own child the leader aside, that are alive."""
         self.look(glance)
         return self._living(glance)
+
+    def names(self, glance: Glance) -> list[str]:
+        """Name for a person what is alive, the leader aside."""
+        names = [process.name() for process in self.living(glance)]
+        return [*names, f"a hidden process of group {self._leader}"] if self._hidden else names
 
     def _living(self, glance: Glance) -> list[Process]:
         rows = glance.rows

@@ -385,7 +385,7 @@ DEFAULTS = {
     "parallel": 32,
     "serial": [],
     "limit": None,
-    "grace": 3,
+    "grace": 30,
     "cancel_grace": 300,
     "on_failure": "continue",
 }

@@ -208,16 +208,6 @@ def test_a_service_that_left_before_the_stop_is_spared(servo: ServoDirectory) ->
     os.kill(service, signal.SIGKILL)
 
 
-def test_the_agent_is_gone_within_a_second_and_the_driver_with_it(servo: ServoDirectory) -> None:
-    servo.add("01silent", "silent")
-    with servo.agent().start_adjust("app", servo.request("01silent.cpu")) as running:
-        pids = servo.pids("01silent", "leader", "child", "grandchild")
-        running.close_stdout()
-        operation = running.finish(20)
-    assert operation.returncode == 1
-    assert not any(alive(pid) for pid in pids.values())
-
-
 def test_a_signal_is_obeyed_while_stdout_is_blocked(servo: ServoDirectory) -> None:
     servo.add("01flood", "flood", lines=1000000, padding=200)
     with servo.agent().start_adjust("app", servo.request("01flood.cpu"), reader="block") as running:

@@ -13,7 +13,7 @@ import pytest
 
 from servo_agg import processes
 from servo_agg.lifecycle import PATIENCE, SHORT_PATIENCE, Life, Limits
-from servo_agg.processes import MARK, Process, born, look, send
+from servo_agg.processes import MARK, Process, bearing, born, look, send
 from servo_agg.tree import Glance, Tree, kill
 from tests.processes import alive, wait_until
 from tests.sources import adjusting
@@ -30,29 +30,25 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         ["sleep", "600"], env={**os.environ, MARK: "0123456789abcdef"}, start_new_session=True
     )
     # Its environment is its own once it has become sleep.
-    wait_until(
-        lambda: (look().get(process.pid) or _nobody()).marks() == {"0123456789abcdef"}, 10, "the sleeper"
-    )
+    wait_until(lambda: [one.pid for one in bearing({"0123456789abcdef"})] == [process.pid], 10, "the sleeper")
     yield process
     process.kill()
     process.wait()
 
 
-def _nobody() -> Process:
-    return Process(0, 0, 0, 0, dead=True, waiting=False)
-
-
 def test_one_look_tells_all_that_is_needed_of_a_process(sleeper: subprocess.Popen[bytes]) -> None:
     found = look()[sleeper.pid]
-    assert (found.parent, found.session, found.dead) == (os.getpid(), sleeper.pid, False)
+    assert (found.parent, found.group, found.session) == (os.getpid(), sleeper.pid, sleeper.pid)
+    assert not found.dead
     assert found.born == born(sleeper.pid)
     assert found.name() == f"sleep (pid {sleeper.pid})"
 
 
 def test_psutil_tells_the_same_where_there_is_no_proc(sleeper: subprocess.Popen[bytes]) -> None:
     found = processes._look_by_psutil()[sleeper.pid]  # noqa: SLF001 - on Linux nothing else leads there
-    assert (found.parent, found.session, found.dead) == (os.getpid(), sleeper.pid, False)
-    assert {processes._mark_by_psutil(sleeper.pid)} == found.marks()  # noqa: SLF001 - as above
+    assert (found.parent, found.group, found.session) == (os.getpid(), sleeper.pid, sleeper.pid)
+    assert not found.dead
+    assert processes._mark_by_psutil(sleeper.pid) == "0123456789abcdef"  # noqa: SLF001 - as above
 
 
 def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
@@ -67,7 +63,7 @@ def test_a_signal_reaches_the_process_that_is_meant(sleeper: subprocess.Popen[by
 
 def test_no_signal_reaches_one_that_was_given_the_pid_of_another(sleeper: subprocess.Popen[bytes]) -> None:
     now = look()[sleeper.pid]
-    before = Process(now.pid, now.born - 1, now.parent, now.session, dead=False, waiting=False)
+    before = Process(now.pid, now.born - 1, now.parent, now.group, now.session, dead=False, waiting=False)
     assert before != now
     send([before], signal.SIGKILL)
     assert alive(sleeper.pid)
@@ -84,7 +80,7 @@ def test_a_leader_whose_pid_is_anothers_by_now_has_no_tree(sleeper: subprocess.P
 def test_who_is_merely_slow_to_die_is_not_beyond_us(sleeper: subprocess.Popen[bytes]) -> None:
     # A fresh one may still wait for the disk that it is read from.
     wait_until(lambda: not look()[sleeper.pid].beyond_us(), 10, "its sleep")
-    stuck = Process(sleeper.pid, 0, 0, 0, dead=False, waiting=True)
+    stuck = Process(sleeper.pid, 0, 0, 0, 0, dead=False, waiting=True)
     assert stuck.beyond_us()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
@@ -16,10 +17,12 @@ import pytest
 from tests.agent import Agent
 from tests.processes import alive, children, environment, kill_session, wait_until
 from tests.servo import REPOSITORY
+from tests.sources import adjusting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.agent import Running
     from tests.servo import Completed, ServoDirectory
 
 MIB = 1 << 20
@@ -464,42 +467,104 @@ def test_spec_5_a_closed_or_full_stderr_is_no_matter(driver: ServoDirectory) -> 
         assert b'"application"' in stdout
 
 
-@pytest.mark.parametrize("phase", ["query", "adjust"])
-@pytest.mark.parametrize("closes", ["stdout", "all pipes"])
-def test_spec_5_when_the_agent_is_gone_the_drivers_are_stopped_and_we_exit_1(
-    servo: ServoDirectory, phase: str, closes: str
+def leave(running: Running, what: str) -> None:
+    """Close the agent's end of stdout, or of everything."""
+    if what == "stdout":
+        running.close_stdout()
+    else:
+        running.close_pipes()
+
+
+def exit_status(running: Running) -> int | None:
+    """Return the exit status of a program whose agent has gone, once it has exited."""
+    wait_until(lambda: running.operation.returncode is not None, 20, "the program's exit")
+    return running.finish().returncode
+
+
+def logged(servo: ServoDirectory) -> list[tuple[str, str]]:
+    """Return driver and reason of each adjust in the log."""
+    lines = (servo.path / "agg.log").read_text(encoding="ascii").splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [(entry["driver"], entry["reason"]) for entry in entries if entry["phase"] == "adjust"]
+
+
+@pytest.mark.parametrize("what", ["stdout", "all pipes"])
+def test_spec_5_when_the_agent_is_gone_in_a_query_the_drivers_are_stopped(
+    servo: ServoDirectory, what: str
 ) -> None:
     """Noticed though the driver says nothing, so that there is no write that could fail."""
-    # A driver that cleans up is not to be killed on a slow machine.
-    servo.configure("agg: {grace: 60}")
-    servo.add("01", "graceful", when=phase, rollback=0)
+    servo.add("01", "graceful", when="query")
+    with servo.agent().start_adjust("app", servo.request("01.cpu")) as running:
+        running.wait_for_line(lambda line: "progress" in line)
+        wait_until(lambda: servo.log(phase="query"), 10, "the driver's start")
+        leave(running, what)
+        assert exit_status(running) == 1
+    # The driver would take ten minutes.
+    assert servo.log(phase="adjust") == []
+
+
+@pytest.mark.parametrize("what", ["stdout", "all pipes"])
+def test_spec_5_when_the_agent_is_gone_a_driver_that_can_be_cancelled_is(
+    servo: ServoDirectory, what: str
+) -> None:
+    servo.configure("agg: {grace: 0, log: agg.log}")
+    servo.add("01", "cancelable", rollback=0.5)
     servo.add("02", "plain")
     with servo.agent().start_adjust("app", servo.request("01.cpu", "02.cpu")) as running:
-        running.wait_for_line(lambda line: "progress" in line)
-        wait_until(lambda: servo.log(phase=phase), 10, "the driver's start")
-        if phase == "adjust":
-            running.wait_for_line(lambda line: line.get("message") == "01: may be terminated")
-        if closes == "stdout":
-            running.close_stdout()
-        else:
-            running.close_pipes()
-        wait_until(lambda: running.operation.returncode is not None, 20, "the program's exit")
-        operation = running.finish()
-    assert operation.returncode == 1
-    # The driver would take ten minutes. In an adjust it had set all up to be told by SIGTERM.
-    if phase == "adjust":
-        assert [event.what for event in servo.log(phase=phase)] == ["start", "SIGTERM", "end"]
-    else:
-        assert servo.log(phase="adjust") == []
+        running.wait_for_line(lambda line: line.get("message") == "01: may be canceled")
+        leave(running, what)
+        assert exit_status(running) == 1
+    assert [event.what for event in servo.log(phase="adjust")] == ["start", "SIGUSR1", "end"]
+    assert logged(servo) == [("01", "rolled-back")]
+
+
+def test_spec_5_when_the_agent_is_gone_another_driver_finishes_and_keeps_the_lock(
+    servo: ServoDirectory,
+) -> None:
+    servo.configure("agg: {grace: 0, log: agg.log}")
+    work = """echo '{"progress":1,"message":"at work"}'\nuntil [ -e go ]; do sleep 0.02; done\n"""
+    servo.add_script("01", adjusting(work + """echo '{"status":"ok"}'"""))
+    servo.add("02", "plain")
+    with servo.agent().start_adjust("app", servo.request("web.cpu", "02.cpu")) as running:
+        running.wait_for_line(lambda line: line.get("message") == "01: at work")
+        running.close_pipes()
+        request = json.dumps(servo.request("02.cpu")).encode()
+        busy = servo.run("app", input=request, env={"OPTUNE_IO_TIMEOUT": "1"})
+        assert busy.reply["reason"] == "busy"
+        (servo.path / "go").touch()
+        assert exit_status(running) == 1
+    assert logged(servo) == [("01", "success")]
+
+
+def test_spec_5_when_the_agent_is_gone_a_silent_driver_is_still_unresponsive(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: agg.log}")
+    servo.add("01", "silent")
+    with servo.agent(env={"OPTUNE_IO_TIMEOUT": "4"}).start_adjust("app", servo.request("01.cpu")) as running:
+        servo.pids("01", "leader")
+        running.close_stdout()
+        assert exit_status(running) == 1
+    assert logged(servo) == [("01", "timeout")]
+
+
+def test_spec_5_a_signal_stops_the_driver_that_the_agent_has_left(servo: ServoDirectory) -> None:
+    servo.add("01", "graceful", when="adjust", rollback=0)
+    with servo.agent().start_adjust("app", servo.request("01.cpu")) as running:
+        running.wait_for_line(lambda line: line.get("message") == "01: may be terminated")
+        running.close_stdout()
+        wait_until(lambda: servo.log(phase="info"), 10, "our notice of the end of the agent")
+        running.send_signal(signal.SIGTERM)
+        assert exit_status(running) == 128 + signal.SIGTERM
+    assert "SIGTERM" in [event.what for event in servo.log(phase="adjust")]
 
 
 def test_spec_5_the_agents_end_is_noticed_while_stdout_is_blocked(servo: ServoDirectory) -> None:
-    servo.add("01", "flood", lines=100_000_000)
+    servo.configure("agg: {cancel_grace: 0, grace: 0}")
+    servo.add("01", "flood", lines=100_000_000, has_cancel="true")
     with servo.agent().start_adjust("app", servo.request("01.cpu"), reader="block") as running:
         running.wait_for_line(lambda line: "line 1" in line.get("message", ""))
         running.stop_reading()
         running.close_pipes()
-        assert running.finish().returncode == 1
+        assert exit_status(running) == 1
 
 
 # --- the same by another name

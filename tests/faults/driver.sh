@@ -20,7 +20,11 @@ if [ -r "$at.shape" ]; then read -r shape <"$at.shape"; fi
 
 answer() {
     case $phase in
-    info) echo '{"version":"1.0","has_cancel":false}' ;;
+    info)
+        has_cancel=false
+        if grep -qs cancelable "faults/$name.adjust.shape"; then has_cancel=true; fi
+        echo "{\"version\":\"1.0\",\"has_cancel\":$has_cancel}"
+        ;;
     query) echo "{\"application\":{\"components\":{\"$name\":{\"settings\":{\"cpu\":{\"value\":2}}}}}}" ;;
     *)
         cat >/dev/null
@@ -86,6 +90,11 @@ flat() { # COUNT
     done
 }
 
+restore() { # what a driver must do before it ends, lest the application stay as it is now
+    sleep 5
+    echo >"$at.restored"
+}
+
 deaf_to_signals() { trap '' TERM INT HUP; }
 
 case $shape in
@@ -95,6 +104,8 @@ malformed) echo 'Warning: the context was not set' ;;
 noisy) yes 'warning: debug' | head -c 300000 >&2 ;;
 brief) tree; sleep 0.25; end_group ;;
 silent) tree; hold; wait ;;
+finishing) hold; restore ;;
+cancelable) trap 'echo >"$at.canceled"' USR1; hold; restore ;;
 tree | stopped) tree; hold; end_group ;;
 stubborn) deaf_to_signals; tree; hold; sleep 600 ;;
 forking)

@@ -10,6 +10,7 @@ import functools
 import signal
 import time
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.faults.stage import FIRST, SECOND
@@ -102,7 +103,7 @@ LOCK = Moment("lock", _waiting_for_the_lock, _QUERIED, "fcntl.flock")
 BEFORE = Moment("before", _halted, _QUERIED, f"os.posix_spawn adjust.d/{FIRST} query")
 QUERY = Moment("query", _querying, (*_QUERIED, (SECOND, "query")))
 ANSWERED = Moment("answered", _halted, _IN_FIRST, f"os.posix_spawn adjust.d/{FIRST} adjust", FIRST)
-NOTING = Moment("noting", _not_yet_noted, _IN_FIRST, f"open adjust.d/{FIRST} adjust", FIRST)
+NOTING = Moment("noting", _not_yet_noted, _IN_FIRST, f"spawned adjust.d/{FIRST} adjust", FIRST)
 FIRST_ADJUST = Moment("first", functools.partial(_adjusting, FIRST), _IN_FIRST, adjusting=FIRST)
 BETWEEN = Moment("between", _halted, _IN_SECOND, f"os.posix_spawn adjust.d/{SECOND} adjust", SECOND)
 SECOND_ADJUST = Moment("second", functools.partial(_adjusting, SECOND), _IN_SECOND, adjusting=SECOND)
@@ -177,7 +178,10 @@ def _leave(stage: Stage, moment: Moment, *, dying: bool) -> None:
     else:
         stage.running.close_stdout()
     stage.go_on()
-    if moment is GRACE:
+    if moment.adjusting:
+        # Like a cancel: the driver may finish, or ends when it has been told.
+        stage.await_asked(moment.adjusting)
+    if moment.adjusting or moment is GRACE:
         stage.release()
 
 
@@ -225,6 +229,12 @@ _unheard = Verdict(TERMINATED.code, None)
 _gone = _unless(AGENT_GONE, grace=_unheard, final=AGENT_GONE)
 _canceled = Verdict(1, ("canceled", "SIGUSR1"))
 
+LOSSES = (
+    Fault("agent-closes-stdout", functools.partial(_leave, dying=False), _gone),
+    Fault("agent-dies", functools.partial(_leave, dying=True), _gone),
+)
+"""How we can lose the agent."""
+
 DONE_TO_US = (
     SIGTERM,
     _ending(signal.SIGINT),
@@ -233,8 +243,7 @@ DONE_TO_US = (
     SIGKILL,
     Fault("SIGSTOP-SIGKILL", _stop_and_kill, _always(KILLED)),
     Fault("SIGSTOP-SIGCONT", _stop_and_continue, _unless(OK, grace=TERMINATED, final=OK)),
-    Fault("agent-closes-stdout", functools.partial(_leave, dying=False), _gone),
-    Fault("agent-dies", functools.partial(_leave, dying=True), _gone),
+    *LOSSES,
     Fault("agent-reads-no-more", _read_no_more, _always(_unheard)),
     Fault("agent-reads-late", _read_late, _unless(OK, grace=_unheard, final=OK)),
 )
@@ -253,6 +262,12 @@ SHAPES = (
     "daemon",
 )
 """What a driver can be while somebody else ends the run: see driver.sh."""
+
+RESTORING = ("finishing", "cancelable")
+"""Drivers that must not be cut short when the agent is lost: see driver.sh."""
+
+RESTORE = 5.0
+"""Seconds that these take to leave the application as it must be."""
 
 DEEDS = {
     "group": Verdict(1, ("failed", "signal")),
@@ -305,15 +320,22 @@ class Cell:
     @property
     def seconds(self) -> float:
         """How long it may take, besides what we need ourselves."""
+        if self.shape in RESTORING:
+            return RESTORE
         # A timeout: the silence of T - 1, and the short grace.
         return self.grace if self.io_timeout is None else self.io_timeout - 0.5
+
+    @property
+    def finishes(self) -> bool:
+        """Whether the driver is let go on, though we do not exit with 0."""
+        polite = self.fault.name == "SIGUSR1" or self.fault in LOSSES
+        return self.moment is FINAL or (polite and self.moment.adjusting is not None)
 
 
 def cells() -> Iterator[Cell]:
     """Give all cells of the table."""
-    for fault in DONE_TO_US:
-        for moment in MOMENTS:
-            yield Cell(fault, moment, "tree")
+    for fault, moment in product(DONE_TO_US, MOMENTS):
+        yield Cell(fault, moment, "tree")
     for shape in SHAPES:
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST, GRACE):
             if shape != "tree":
@@ -321,6 +343,8 @@ def cells() -> Iterator[Cell]:
                 yield Cell(SIGKILL, moment, shape)
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST):
             yield Cell(TIMEOUT, moment, shape)
+    for shape, fault, moment in product(RESTORING, LOSSES, (FIRST_ADJUST, SECOND_ADJUST)):
+        yield Cell(fault, moment, shape)
     for shape, verdict in DEEDS.items():
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST):
             yield Cell(Fault("deed", _nothing, _always(verdict)), moment, shape, deed=True)
@@ -332,6 +356,7 @@ QUICK = {
     *(f"tree-SIGKILL-{moment}" for moment in ("start", "query", "noting")),
     *(f"{shape}-SIGTERM-first" for shape in ("stopped", "forking", "session", "orphan")),
     "session-SIGKILL-first",
+    *(f"{shape}-agent-dies-first" for shape in RESTORING),
     "parent-KILL-deed-first",
 }
 """The cells that run always."""

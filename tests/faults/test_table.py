@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.stage import PATIENCE, Ended, Stage, allowed
-from tests.faults.table import FINAL, GRACE, QUICK, Cell, cells
+from tests.faults.table import GRACE, QUICK, RESTORING, Cell, cells
 from tests.processes import wait_until
 
 GUARDED = 4.0
@@ -53,17 +53,20 @@ def test_fault(stage: Stage, cell: Cell) -> None:
     killed = cell.verdict.code < 0
     services = stage.services()
     assert bool(services) == (cell.shape in {"holder", "daemon"})
-    # It was let go on, though we do not exit with 0.
-    finished = cell.moment is FINAL or (cell.fault.name == "SIGUSR1" and cell.moment.adjusting)
     spared = services if cell.shape == "daemon" or ended.code == 0 else set()
     if killed:
         stage.await_nothing(cell.grace + GUARDED, "end of all we ran", sparing=spared)
         wait_until(lambda: not stage.zombies(stage.family, sparing=spared), INIT, "reaping by an init")
-    elif ended.code == 0 or cell.shape == "group" or finished:
+    elif ended.code == 0 or cell.shape == "group" or cell.finishes:
         # Who ends its own processes, as a good driver does, does not wait for the last breath of each.
         stage.await_nothing(PATIENCE, "end of what the drivers themselves have ended", sparing=spared)
     assert set(stage.survivors()) == spared
     assert stage.zombies(stage.ours) == []
+
+    if cell.shape in RESTORING:
+        stage.await_mark(f"{cell.moment.adjusting}.adjust.restored")
+    if cell.shape == "cancelable":
+        stage.await_mark(f"{cell.moment.adjusting}.adjust.canceled")
 
     assert ended.code == cell.verdict.code
     if cell.verdict.said is None:

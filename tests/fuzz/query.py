@@ -51,6 +51,7 @@ class Query:
             tell=lambda _: None,
             note=lambda *_: None,
             lock=None,
+            guarded=lambda: True,
         )
 
     def check(self, given: bytes) -> None:

@@ -1,8 +1,8 @@
 """Halts the program at the place named by FAULTS_HALT until a line comes through the FIFO faults/halt.
 
 Python imports this at its start when the directory is on PYTHONPATH. A place is the name of an audit event;
-for the events around the start of a driver, besides which driver and phase:
-`os.posix_spawn adjust.d/NAME query` (before it is started), `open adjust.d/NAME adjust` (it runs, its pid
+for the moments around the start of a driver, besides which driver and phase:
+`os.posix_spawn adjust.d/NAME query` (before it is started), `spawned adjust.d/NAME adjust` (it runs, its pid
 is not noted yet).
 """
 
@@ -12,32 +12,39 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 
 class _Halt:
     def __init__(self, place: str) -> None:
         self._place = place
-        self._starting = ""
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
-        if not self._place:
+        self.reach(f"{event} {_start(*arguments[:2])}" if event == "os.posix_spawn" else event)
+
+    def reach(self, place: str) -> None:
+        if place != self._place:
             return
-        place = event
-        if event == "os.posix_spawn":
-            path, words = arguments[:2]
-            self._starting = f"{path} {'query' if '--query' in str(words) else 'adjust'}"
-        elif event == "open" and not str(arguments[0]).startswith("/proc/"):
-            return
-        if event in {"os.posix_spawn", "open"}:
-            place = f"{event} {self._starting}"
-        if place == self._place:
-            self._place = ""
-            with open("faults/halt.reached", "w", encoding="ascii") as reached:
-                reached.write("\n")
-            gate = os.open("faults/halt", os.O_RDONLY)
-            os.read(gate, 1)
-            os.close(gate)
+        self._place = ""
+        with open("faults/halt.reached", "w", encoding="ascii") as reached:
+            reached.write("\n")
+        gate = os.open("faults/halt", os.O_RDONLY)
+        os.read(gate, 1)
+        os.close(gate)
+
+
+def _start(path: object, words: object) -> str:
+    return f"{path} {'query' if '--query' in str(words) else 'adjust'}"
 
 
 if "FAULTS_HALT" in os.environ:
-    sys.addaudithook(_Halt(os.environ["FAULTS_HALT"]))
+    _halt = _Halt(os.environ["FAULTS_HALT"])
+    sys.addaudithook(_halt)
+    _spawn = os.posix_spawn
+
+    def _spawn_and_halt(path: str, words: list[str], *rest: Any, **options: Any) -> int:
+        pid = _spawn(path, words, *rest, **options)
+        _halt.reach(f"spawned {_start(path, words)}")
+        return pid
+
+    os.posix_spawn = _spawn_and_halt  # type: ignore[assignment] # called as our own code calls it
