@@ -107,9 +107,13 @@ def test_another_users_driver_in_a_query(others: ServoDirectory, words: list[str
 # Processes that /proc does not show.
 
 HIDDEN = """\
-trap 'echo asked >asked' TERM
-echo "child $$ 01hides" >>driver.pids
-while :; do sleep 0.05; done
+import os, signal, time
+
+signal.signal(signal.SIGTERM, lambda *_: open("asked", "w").close())
+with open("driver.pids", "a") as pids:
+    pids.write(f"child {os.getpid()} 01hides\\n")
+while True:
+    time.sleep(600)
 """
 
 
@@ -117,7 +121,7 @@ while :; do sleep 0.05; done
 def hiding(servo: ServoDirectory) -> ServoDirectory:
     """Make a servo directory of 01hides, whose child nobody can see, and 02plain."""
     (servo.path / "hidden").write_text(HIDDEN, encoding="ascii")
-    servo.add_script("01hides", adjusting("sh ./hidden </dev/null >/dev/null 2>&1 &\nexec sleep 600\n"))
+    servo.add_script("01hides", adjusting("python3 ./hidden </dev/null >/dev/null 2>&1 &\nexec sleep 600\n"))
     looks = """grep -qs 'State:.[RSDT]' /proc/$(cat child)/status && : >beside\necho '{"status":"ok"}'"""
     servo.add_script("02next", adjusting(looks, "db"))
     servo.configure("agg: {grace: 0.5}")
