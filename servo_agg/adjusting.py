@@ -13,7 +13,7 @@ from servo_agg.course import Course
 from servo_agg.description import check_shape
 from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownSettings, lack
 from servo_agg.lifecycle import Limits
-from servo_agg.operations import Answer, ask, ended
+from servo_agg.operations import Answer, ask, ended, survivors
 from servo_agg.phase import Job, Phase
 from servo_agg.protocol import Progress, Reply, encode, parse
 from servo_agg.routing import chosen, completed, route
@@ -120,7 +120,7 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
         )
     not_started = {name: {"status": "not-started"} for name in config.drivers}
     if asked.cause:
-        return ended(asked.cause, more={"drivers": not_started})
+        return ended(asked.cause, survivors(asked.outcomes), {"drivers": not_started})
     if asked.failures:
         return Answer(
             {**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1

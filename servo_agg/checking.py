@@ -15,7 +15,7 @@ from servo_agg.asking import Asking
 from servo_agg.description import listed, settings_in
 from servo_agg.errors import Conflict, Fault
 from servo_agg.findings import Problem, text_of
-from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, version_of
+from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, survivors, version_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check(
     infos = asking.ask("info", examine_info)
     queries = {} if application is None else asking.ask("query", examine_query)
     if run.listener.cause:
-        return ended(run.listener.cause)
+        return ended(run.listener.cause, survivors([*infos.values(), *queries.values()]))
     problems += asking.problems
     problems += _conflicts([outcome for outcome in queries.values() if outcome.ok])
     problems += _of_the_directory(run)

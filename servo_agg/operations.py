@@ -21,7 +21,7 @@ from servo_agg.signals import number_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, Callable
 
     from servo_agg.config import Config
@@ -114,7 +114,8 @@ def _passed_over(count: int) -> str:
 def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:
     """Give the answer of a run that a signal, a cancel or the agent's end has ended (SPEC 5, 10).
 
-    `outcomes` are of the drivers that were adjusted; `more` is what else the final object is to hold.
+    `outcomes` are of the drivers that were adjusted, or of those that could not be killed in another phase;
+    `more` is what else the final object is to hold.
     """
     from servo_agg import report
 
@@ -123,12 +124,19 @@ def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = No
         said, words = "canceled", "canceled by SIGUSR1; no further driver was started"
     elif cause == AGENT_GONE:
         words = "the agent has closed our output; no further driver was started"
+    elif any(outcome.reason == "unkillable" for outcome in outcomes):
+        words = f"ended by {cause}"
     else:
         words = f"ended by {cause}; all drivers were stopped"
     hurt = [outcome for outcome in outcomes if not outcome.ok]
     message = clip("\n".join([words, *([report.lines_of(hurt)] if hurt else [])]))
     final = {**(more or {}), "status": said, "reason": cause, "message": message}
     return Answer(final, exit_status(cause))
+
+
+def survivors(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return the outcomes of drivers that could not be killed."""
+    return [outcome for outcome in outcomes if outcome.reason == "unkillable"]
 
 
 def exit_status(cause: str | None) -> int:
@@ -158,7 +166,7 @@ def version(run: Run) -> Answer:
     """Answer `--version`: a line of text, exit status 1 when a driver did not tell (SPEC 5)."""
     outcomes = _ask_info(run, None)
     if run.listener.cause:
-        return ended(run.listener.cause)
+        return ended(run.listener.cause, survivors(outcomes))
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         from servo_agg import report
@@ -177,7 +185,7 @@ def info(run: Run, application: str | None) -> Answer:
     """Answer `--info`: exit status 0 even when a driver does not tell (SPEC 5)."""
     outcomes = _ask_info(run, application)
     if run.listener.cause:
-        return ended(run.listener.cause)
+        return ended(run.listener.cause, survivors(outcomes))
     table: Object = {}
     for outcome in outcomes:
         entry: Object = {
@@ -230,7 +238,7 @@ def query(run: Run, application: str) -> Answer:
     """Answer `--query`: all descriptions as one (SPEC 6). Raises Conflict."""
     asked = ask(run, application, run.started)
     if asked.cause:
-        return ended(asked.cause)
+        return ended(asked.cause, survivors(asked.outcomes))
     if asked.failures:
         from servo_agg import report
 

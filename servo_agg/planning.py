@@ -12,7 +12,7 @@ from fractions import Fraction
 from servo_agg import report
 from servo_agg.adjusting import read_request, refuse_without_drivers, requests_of
 from servo_agg.description import path_of, settings_in
-from servo_agg.operations import Answer, ask, ended
+from servo_agg.operations import Answer, ask, ended, survivors
 from servo_agg.protocol import compact, kind, value_of
 from servo_agg.tables import fitted, places, plain, table
 
@@ -42,7 +42,7 @@ def plan(
         refuse_without_drivers(run, request, choices)
     asked = ask(run, application, run.listener.now())
     if asked.cause:
-        return ended(asked.cause)
+        return ended(asked.cause, survivors(asked.outcomes))
     if asked.failures:
         return Answer(report.failure(asked.failures), 1)
     requests = requests_of(run, asked, request, choices)

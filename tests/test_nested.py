@@ -373,7 +373,7 @@ def test_nor_does_one_that_comes_before_its_pid_is_noted(
     inner.add("01stubborn", "stubborn", when="query")
     (servo.path / "faults").mkdir()
     os.mkfifo(servo.path / "faults" / "halt")
-    halted = {"FAULTS_HALT": "open adjust.d/10inner query", "PYTHONPATH": str(HALT)}
+    halted = {"FAULTS_HALT": "spawned adjust.d/10inner query", "PYTHONPATH": str(HALT)}
     with subprocess.Popen(
         ["./adjust", "--query", "app"],
         cwd=servo.path,

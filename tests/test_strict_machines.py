@@ -104,6 +104,26 @@ def test_another_users_driver_in_a_query(others: ServoDirectory, words: list[str
     assert b"internal" not in completed.stdout
 
 
+@pytest.mark.parametrize("option", ["--query", "--info"])
+def test_what_a_signal_could_not_stop_in_a_query_is_named(others: ServoDirectory, option: str) -> None:
+    work = """echo "leader $$ 01root" >>driver.pids\nexec sh ./another-users\n"""
+    others.add_script("01root", f"#!/bin/sh\n{work}")
+    process = subprocess.Popen(
+        ["./adjust", option, "app"],
+        cwd=others.path,
+        env=environment(others.env, machine("forbids")),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    others.pids("01root", "leader")
+    process.terminate()
+    stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    message = json.loads(stdout)["message"]
+    assert "01root: failed: on --" in message
+    assert "all drivers were stopped" not in message
+
+
 # Processes that /proc does not show.
 
 HIDDEN = """\
