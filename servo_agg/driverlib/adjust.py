@@ -83,6 +83,10 @@ class AdjustError(Exception):
         super().__init__(*args)
 
 
+_NOT_OF_AN_ENCODER = (AdjustError, SystemExit, KeyboardInterrupt, GeneratorExit)
+"""What passes through a call of an encoder. Encoders' own exceptions derive from BaseException."""
+
+
 class _Stopped(SystemExit):
     """The way out of a driver that is to stop: `finally` clauses run, `except Exception` lets it pass."""
 
@@ -106,11 +110,12 @@ class Adjust:
     A subclass overrides `query` and `adjust`, and if it likes `info` and `handle_cancel`. It finds:
 
     `parser`          the ArgumentParser; add arguments between construction and `run`
-    `args`            what the parser found; None before `run`
-    `app_id`          APP of the command line, or None (--info may come without it)
+    `args`            what the parser found; a subclass may assign another namespace before `run`
+    `app_id`          APP of the command line, or None (--info may come without it); may be assigned, too
     `input_data`      the object read from stdin; None unless in an adjust
     `progress`        percent done, 0 to 100; the subclass sets it
     `progress_message`  the text that goes with it when `print_progress` is given none
+    `timer`           the thread that prints progress every `progress_interval` seconds, None if none runs
     """
 
     def __init__(
@@ -124,11 +129,12 @@ class Adjust:
         self.cli_desc = cli_desc
         self.supports_cancel = supports_cancel
         self.progress_interval = progress_interval
-        self.app_id: str | None = None
+        self.args = None
+        self.app_id = None
         self.input_data: Any = None
         self.progress: float = 0
         self.progress_message: Any = None
-        self.args: Any = None
+        self.timer: Any = None
 
         # "resolve": a driver may bring an option of its own by a name that is ours.
         self.parser = argparse.ArgumentParser(description=cli_desc, conflict_handler="resolve")
@@ -145,6 +151,30 @@ class Adjust:
 
         # All that is ours to know hangs on one mangled name: drivers use `_process`, `_fail` and the like.
         self.__run = _Run(self)
+
+    # Attributes that exist before `run`: the command line is parsed when they are first used.
+
+    @property
+    def args(self) -> "Any":
+        """What the parser found on the command line."""
+        mine = vars(self)
+        if mine.get("args") is None:
+            mine["args"] = self.__run.parse_early()
+        return mine["args"]
+
+    @args.setter
+    def args(self, value: "Any") -> None:
+        vars(self)["args"] = value
+
+    @property
+    def app_id(self) -> "str | None":
+        """The application, APP of the command line."""
+        assigned: str | None = vars(self).get("app_id")
+        return getattr(self.args, "app_id", None) if assigned is None else assigned
+
+    @app_id.setter
+    def app_id(self, value: "str | None") -> None:
+        vars(self)["app_id"] = value
 
     # What a subclass overrides.
 
@@ -221,12 +251,61 @@ class Adjust:
         """Print the arguments, separated by blanks, as one line on stderr."""
         _print_line(sys.stderr, " ".join(map(str, message)))
 
-    def print_json_error(self, error: "Any", cl: "Any", message: "Any") -> None:
-        """Print a line that tells of an error, as the function of that name does; the driver goes on."""
-        print_json_error(error, cl, message)
+    def start_progress_timer(self) -> None:
+        """Start printing a progress line every `progress_interval` seconds, until `stop_progress_timer`.
 
-    def get_oco_settings(self, data: "Mapping[str, Any] | None" = None) -> "dict[str, dict[str, Any]]":
-        """Return what the optimizer asks for: `{component: {setting: {"value": ...}}}`.
+        `run` does it before `adjust`. A timer that runs already is replaced. Without a `progress_interval`
+        there is none.
+        """
+        self.stop_progress_timer()
+        if self.progress_interval:
+            self.timer = _repeat(self.progress_interval, self.__run.beat)
+
+    def stop_progress_timer(self) -> None:
+        """Stop what `start_progress_timer` started; `run` does it before the final line."""
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def print_json_error(
+        self, error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
+    ) -> None:
+        """Print a line that tells of an error, as the function of that name does; the driver goes on."""
+        print_json_error(error, cl, message, status, reason)
+
+    def _print_json_error(
+        self, error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
+    ) -> None:
+        """Print such a line; the name that older drivers call."""
+        self.print_json_error(error, cl, message, status, reason)
+
+    def get_oco_settings(self, config: "Mapping[str, Any] | None") -> "list[str]":
+        """Return the names of the settings that the driver's configuration `config` defines, each once.
+
+        They stand in `settings` of `config`, and in `settings` of each of its `components`; with neither key,
+        `config` is itself the mapping of settings. A setting with an `encoder` stands for the settings that
+        `encoders.base` describes, given the setting's `default`. An encoder that cannot describe them without
+        the present value stands for those in its own `settings`. Raises AdjustError where that is impossible.
+        """
+        names: dict[str, None] = {}
+        for name, setting in _configured_settings(config):
+            encoder = setting.get("encoder") if isinstance(setting, dict) else None
+            for each in self.__encoded_names(name, setting) if encoder else [name]:
+                names[each] = None
+        return list(names)
+
+    def __encoded_names(self, name: str, setting: "dict[str, Any]") -> "list[str]":
+        try:
+            return list(self.encode_describe_if_needed(name, setting, setting.get("default")))
+        except AdjustError:
+            encoder = setting["encoder"]
+            settings = encoder.get("settings") if isinstance(encoder, dict) else None
+            if not settings or not isinstance(settings, (dict, list)):
+                raise
+            return list(settings)
+
+    def requested_settings(self, data: "Mapping[str, Any] | None" = None) -> "dict[str, dict[str, Any]]":
+        """Return the settings that the optimizer asks for: `{component: {setting: {"value": ...}}}`.
 
         `data` is the object given to `adjust`, by default `input_data`. Components without a setting, and
         settings that are null, are left out: null counts as not given.
@@ -260,9 +339,9 @@ class Adjust:
             try:
                 # The pair is the value and the names of the settings that went into it.
                 return _encoders(name).encode(config["encoder"], settings, **options)[0]
-            except AdjustError:
+            except _NOT_OF_AN_ENCODER:
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise AdjustError(
                     f"setting {name}: its encoder failed: {_message(error)}",
                     reason="encoder-failed",
@@ -283,9 +362,9 @@ class Adjust:
         if config and config.get("encoder"):
             try:
                 return dict(_encoders(name).describe(config["encoder"], value))
-            except AdjustError:
+            except _NOT_OF_AN_ENCODER:
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise AdjustError(
                     f"setting {name}: its encoder cannot describe {value!r}: {_message(error)}",
                     reason="encoder-failed",
@@ -297,29 +376,29 @@ class Adjust:
     def _run_command(self, cmd: "str | list[str]", pre: bool = True) -> str:
         """Run a command that the operator has configured, wait for it, return what it printed on stdout.
 
-        A text is run by the shell, a list as it is; its standard input is empty. `pre` tells which of the two
-        it is, the one before or the one after the change: a failure's message names it. Raises AdjustError
-        (reason "command-failed") when it does not start or exits with another status than 0.
+        A text is run by bash, or by sh where there is no bash; a list as it is. Its standard input is empty.
+        `pre` tells whether it is the one before or the one after the change: a failure's message names it.
+        Raises AdjustError (reason "command-failed") when it does not start or exits with another status
+        than 0. When a signal handler raises meanwhile, as on a cancel, all processes of the command are
+        ended first: SIGTERM, and SIGKILL after 2 s. After its own exit none is.
         """
-        import subprocess
-        import tempfile
+        if TYPE_CHECKING:
+            from servo_agg.driverlib.driver_processes import Command
+        else:
+            from driver_processes import Command
 
         what = "{}-command {!r}".format("pre" if pre else "post", cmd)
         self.debug("running", what)
-        # Files, not pipes: a service that the command starts may keep them open, and nobody waits for it.
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            try:
-                status = subprocess.call(
-                    cmd, shell=isinstance(cmd, str), stdin=subprocess.DEVNULL, stdout=out, stderr=err
-                )
-            except OSError as error:
-                raise AdjustError(f"{what} cannot be started: {error}", reason="command-failed") from error
-            out.seek(0)
-            printed = out.read().decode("utf-8", "replace")
-            err.seek(max(0, err.seek(0, os.SEEK_END) - 4096))
-            complaint = err.read().decode("utf-8", "replace").strip() or printed[-4096:].strip()
-        if status != 0:
+        command = Command(cmd)
+        command.run()
+        if command.status is None:
+            told = f"{what} cannot be started: {command.problem}"
+            raise AdjustError(told, reason="command-failed") from command.problem
+        printed = command.out.decode("utf-8", "replace")
+        if command.status != 0:
+            status = command.status
             ended = f"exited with status {status}" if status > 0 else _killed_by(-status)
+            complaint = command.err[-4096:].decode("utf-8", "replace").strip() or printed[-4096:].strip()
             raise AdjustError(
                 "{} {}{}".format(what, ended, ": " + complaint if complaint else ""), reason="command-failed"
             )
@@ -334,7 +413,8 @@ class _Run:
         self.process = os.getpid()
         self.ending = False
         self.answered = False
-        self.stop_heartbeat: Callable[[], None] = _nothing
+        self.early: Any = None
+        self.found_early: dict[str, Any] = {}
 
     def do(self) -> None:
         try:
@@ -349,7 +429,9 @@ class _Run:
             self.fail(
                 {"status": error.status or "failed", "reason": error.reason or "unknown", "message": told}
             )
-        except Exception as error:  # noqa: BLE001 - the agent has to be told, whatever it is
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the agent has to be told, whatever it is
             self.ending = True
             _print_traceback()
             self.fail(_error_reply(type(error).__name__, "failure", _message(error)))
@@ -357,13 +439,35 @@ class _Run:
             # Whatever the driver does after `run` can be stopped like any program.
             self.ending = False
         finally:
-            self.stop_heartbeat()
+            self.driver.stop_progress_timer()
+
+    def parse_early(self) -> "Any":
+        """Parse the command line before `run`. Unknown arguments are no error: they may be added yet."""
+        self.early, _ = self.driver.parser.parse_known_args()
+        self.found_early = dict(vars(self.early))
+        return self.early
+
+    def parse(self) -> "Any":
+        """Return the arguments; those that the driver has assigned stand."""
+        driver = self.driver
+        known = vars(driver).get("args")
+        if known is None or known is self.early:
+            parsed = driver.parser.parse_args()
+            if self.early is not None:
+                # The driver may keep this object, and may have changed it.
+                for name, value in vars(parsed).items():
+                    if getattr(self.early, name, None) is self.found_early.get(name):
+                        setattr(self.early, name, value)
+                parsed = self.early
+            driver.args = parsed
+        return driver.args
 
     def do_what_is_asked(self) -> None:
         driver = self.driver
-        driver.args = driver.parser.parse_args()
-        asked = {name: getattr(driver.args, name, None) for name in ("version", "info", "query", "app_id")}
-        driver.app_id = asked["app_id"]
+        args = self.parse()
+        asked = {name: getattr(args, name, None) for name in ("version", "info", "query")}
+        if driver.app_id is None:
+            driver.app_id = getattr(args, "app_id", None)
         if asked["version"]:
             _print_line(sys.stdout, str(driver.version))
             sys.exit(0)
@@ -388,8 +492,7 @@ class _Run:
         if driver.supports_cancel:
             _handle_unless_handled(signal.SIGUSR1, self.on_sigusr1)
         driver.input_data = _read_input()
-        if driver.progress_interval:
-            self.start_heartbeat(driver.progress_interval)
+        driver.start_progress_timer()
 
         method: Any = driver.adjust
         result = method(driver.input_data) if _takes_an_argument(method) else method()
@@ -407,7 +510,7 @@ class _Run:
     def answer(self, reply: "dict[str, Any]") -> None:
         """Print the final line: no progress comes after it."""
         line = _dumps(reply)
-        self.stop_heartbeat()
+        self.driver.stop_progress_timer()
         with _output:
             self.answered = True
             _print_line(sys.stdout, line)
@@ -423,25 +526,15 @@ class _Run:
             self.driver.debug("stdout does not take the reply:", error)
         sys.exit(code)
 
-    def start_heartbeat(self, interval: float) -> None:
-        import threading
-
-        stop = threading.Event()
-
-        def beat() -> None:
-            try:
-                self.driver.print_progress()
-            except OSError:
-                stop.set()
-            except Exception:  # noqa: BLE001 - a mistake in an override must not make the driver look dead
-                _print_traceback()
-
-        def keep_beating() -> None:
-            while not stop.wait(interval):
-                beat()
-
-        threading.Thread(target=keep_beating, name="progress", daemon=True).start()
-        self.stop_heartbeat = stop.set
+    def beat(self) -> bool:
+        """Print progress for the timer; return whether it is to go on."""
+        try:
+            self.driver.print_progress()
+        except OSError:
+            return False
+        except Exception:  # noqa: BLE001 - a mistake in an override must not make the driver look dead
+            _print_traceback()
+        return True
 
     def leave(self, status: str, number: int, code: int) -> None:
         """Raise the way out; once only: a second signal must not cut short what the first one began."""
@@ -469,13 +562,19 @@ class _Run:
             self.driver.handle_cancel(number, frame)
 
 
-def print_json_error(error: "Any", cl: "Any", message: "Any") -> None:
+def print_json_error(
+    error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
+) -> None:
     """Print a line that tells of an error: `error` names it, `cl` classes it, `message` is for a person.
 
-    The line has the status "failed", and a later reply replaces it: a driver may also print one as a warning.
+    A later reply replaces it: a driver may also print one as a warning. `reason` is left out when None.
     Nothing is raised and nothing ends (SPEC 12).
     """
-    _print_line(sys.stdout, _dumps(_error_reply(error, cl, message)))
+    reply = _error_reply(error, cl, message)
+    reply["status"] = status
+    if reason is not None:
+        reply["reason"] = reason
+    _print_line(sys.stdout, _dumps(reply))
 
 
 def _error_reply(error: "Any", cl: "Any", message: "Any") -> "dict[str, Any]":
@@ -501,8 +600,47 @@ def _application(result: "Any") -> "dict[str, Any]":
     return {"application": result}
 
 
-def _nothing() -> None:
-    """Do nothing: no heartbeat, nothing to stop."""
+def _configured_settings(config: "Mapping[str, Any] | None") -> "list[tuple[str, Any]]":
+    """Return name and configuration of each setting in a driver's configuration."""
+    config = _mapping(config, "it")
+    if "settings" not in config and "components" not in config:
+        return list(config.items())
+    components = _mapping(config.get("components"), "components")
+    sections = [config, *(_mapping(section, name) for name, section in components.items())]
+    return [pair for section in sections for pair in _mapping(section.get("settings"), "settings").items()]
+
+
+def _mapping(value: "Any", name: str) -> "dict[str, Any]":
+    if value is not None and not isinstance(value, dict):
+        raise AdjustError(
+            f"the driver's configuration is wrong: {name} must be a mapping, and is {value!r}",
+            reason="bad-configuration",
+        )
+    return value or {}
+
+
+def _repeat(interval: float, function: "Callable[[], bool]") -> "Any":
+    """Call `function` every `interval` seconds in a thread, until it returns False or `cancel` is called."""
+    import threading
+
+    # A lock, as it can be released from a signal handler at any time; an Event cannot be set so.
+    canceled = threading.Lock()
+    canceled.acquire()
+
+    def keep_calling() -> None:
+        while not canceled.acquire(timeout=interval) and function():
+            pass
+
+    def cancel() -> None:
+        try:
+            canceled.release()
+        except RuntimeError:
+            return  # canceled already
+
+    thread: Any = threading.Thread(target=keep_calling, name="progress", daemon=True)
+    thread.cancel = cancel
+    thread.start()
+    return thread
 
 
 def _dumps(value: "Any") -> str:

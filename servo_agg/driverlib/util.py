@@ -1,6 +1,6 @@
 """Running another driver from within a driver: the second half of the driver library (SPEC 12).
 
-    from util import DriverError, run_and_track, run_and_track_cancel
+    from util import run_and_track, run_and_track_cancel
 
     class Outer(Adjust):
         def adjust(self, data):
@@ -14,8 +14,8 @@
             run_and_track_cancel()
 
 The child speaks the protocol of drivers: JSON lines on stdout, of which those with `progress` and without
-`status` are progress messages; the last of the others is its reply. A child that ends well gives its reply,
-one that does not raises a DriverError that says what happened.
+`status` are progress messages; the last of the others is its reply. `run_and_track` returns the reply; of a
+child that fails, one that says so.
 
 `g_args` holds options of the whole program. With `g_args.verbose` true, `run_and_track` tells on stderr what
 it does, and passes on the child's stderr as it comes. A driver may set it, give it to its parser as
@@ -43,14 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from servo_agg.driverlib.adjust import AdjustError
+    from servo_agg.driverlib.driver_processes import ProcessSet, session_of
 else:
-    try:
-        from adjust import AdjustError
-    except ImportError:  # a servo directory's own adjust.py may be too old to have it
-        AdjustError = Exception
+    from driver_processes import ProcessSet, session_of
 
-__all__ = ["DriverError", "g_args", "run_and_track", "run_and_track_cancel", "run_and_track_terminate"]
+__all__ = ["g_args", "run_and_track", "run_and_track_cancel", "run_and_track_terminate"]
 
 g_args: "Any" = SimpleNamespace(verbose=False)
 """Options of the whole program; `verbose` is the only one that is looked at here."""
@@ -83,31 +80,12 @@ _children: "list[_Child]" = []
 """Those that run now. Appending and removing are atomic, so a signal handler may look at any time."""
 
 
-class DriverError(AdjustError):
-    """A child driver has failed; to whoever runs us it is our failure, unless it is caught (SPEC 12).
+class _CannotStartError(Exception):
+    """The child cannot be started; `reason` is that of the reply."""
 
-    `status` and `reason` are those of the child's reply. Without any, `status` is "failed" and `reason` one
-    of "timeout", "malformed", "signal", "exit-status", "no-reply", "cannot-start", "terminated",
-    "unkillable", "bad-environment" or "unknown". `reply` is the last reply or None, `returncode` the exit
-    status (-n for signal n, None when it was never started or could not be ended), `stderr` the last 16 KiB
-    of its stderr.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        status: str = "failed",
-        reason: str = "unknown",
-        reply: "dict[str, Any] | None" = None,
-        returncode: "int | None" = None,
-        stderr: str = "",
-    ) -> None:
+    def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
-        self.status = status
         self.reason = reason
-        self.reply = reply
-        self.returncode = returncode
-        self.stderr = stderr
 
 
 def run_and_track(
@@ -116,7 +94,7 @@ def run_and_track(
     data: "Any" = None,
     progress_cb: "Callable[[dict[str, Any]], Any] | None" = None,
 ) -> "dict[str, Any]":
-    """Run the driver at `path` with `args` to its end, and return its last reply (SPEC 12).
+    """Run the driver at `path` with `args` to its end, and return its reply or its failure (SPEC 12).
 
     `data` goes to its stdin as one JSON document; without it stdin is empty. `progress_cb` is called with
     every progress message, in order, in the calling thread; what it raises stops the child and is raised
@@ -126,13 +104,19 @@ def run_and_track(
     silence; empty, unset or 0 is unlimited. The child is stopped when nothing has come on its stdout for
     T - 1 seconds (T / 2 below 2), so that it is the one to time out, and it is given a T of one second less.
 
-    Raises DriverError when the child cannot be started, prints what is no JSON object (without `data` all
-    lines together may be one), is silent for too long, is terminated, exits with another status than 0,
-    gives no reply, or gives one that has an `error` without a `status`, or a `status` other than "ok".
+    A child has succeeded when it exits with status 0 and its last reply has the status "ok", or neither
+    `status` nor `error`: that reply is returned. Otherwise the result has a `status` other than "ok", a
+    `reason` and a `message`. It is the child's reply if that says that it failed; what is missing there is
+    filled in. Else `status` is "failed", and `reason` one of "cannot-start", "timeout", "malformed" (it
+    printed what is no JSON object; without `data` all lines together may be one), "exit-status", "signal",
+    "no-reply", "terminated", "unkillable", "bad-environment". So a driver may return the result as its own.
     """
-    limit, environment = _time_limit()
     payload = b"" if data is None else json.dumps(data, allow_nan=False).encode("ascii")
-    child = _Child(path, args, environment)
+    try:
+        limit, environment = _time_limit()
+        child = _Child(path, args, environment)
+    except _CannotStartError as error:
+        return {"status": "failed", "reason": error.reason, "message": str(error)}
     _children.append(child)
     try:
         talk = _Talk(child, payload, progress_cb, may_be_one_document=data is None)
@@ -164,9 +148,9 @@ def run_and_track_cancel() -> bool:
 def run_and_track_terminate(grace: float = GRACE) -> bool:
     """End the child that `run_and_track` runs, and return when it has; tells whether there was one (SPEC 12).
 
-    It gets SIGTERM, and SIGKILL after `grace` seconds, with all of its process group that is left then.
-    `run_and_track` then raises a DriverError with reason "terminated". May be called from a signal handler
-    and from any thread.
+    It gets SIGTERM, and SIGKILL after `grace` seconds, with all of its session that is left then.
+    `run_and_track` then returns a failure, with reason "terminated" unless the child gave another. May be
+    called from a signal handler and from any thread.
     """
     children = list(_children)
     for child in children:
@@ -206,7 +190,8 @@ class _Child:
             cause = os.strerror(error.errno) if error.errno else str(error)
             if error.errno == errno.ENOENT and os.path.exists(self.name):
                 cause = "the interpreter that its first line names does not exist"
-            raise DriverError(f"{self.name} cannot be started: {cause}", reason="cannot-start") from error
+            raise _CannotStartError(f"{self.name} cannot be started: {cause}", "cannot-start") from error
+        self.tree = ProcessSet(session_of(self.process.pid), self.process.pid)
         self.waiter = threading.Thread(target=self.wait, name="waiter", daemon=True)
         self.waiter.start()
 
@@ -223,17 +208,22 @@ class _Child:
         self._signal(os.kill, number)
 
     def stop(self, grace: float = GRACE) -> None:
-        """End it: SIGTERM, then SIGKILL after `grace` seconds. Whatever is left of its group goes with it."""
+        """End it: SIGTERM, then SIGKILL after `grace` seconds. What is left of its session goes with it."""
         self.send(signal.SIGTERM)
         self.send(signal.SIGCONT)
         self.waiter.join(grace)
         if self.waiter.is_alive():
             self.kill()
         else:
-            self._signal(os.killpg, signal.SIGTERM)
+            with self.lock:
+                if not self.reaped:
+                    self.tree.look()
+                    self.tree.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._signal(os.killpg, signal.SIGKILL)
+        with self.lock:
+            if not self.reaped:
+                self.tree.kill()
         self.waiter.join(_UNKILLABLE)
         self.unkillable = self.waiter.is_alive()
 
@@ -406,39 +396,38 @@ class _Talk:
         self.problem = (f"prints what is no JSON object: {start!r}", "malformed")
 
     def verdict(self) -> "dict[str, Any]":
-        """Return the reply, or raise a DriverError that says why it does not count."""
+        """Return the reply, or the failure if the child has failed."""
         child, reply = self.child, self.reply
         status = None if reply is None else reply.get("status", "failed" if "error" in reply else "ok")
+        what, reason = "", "unknown"  # the child says itself how it failed
         if child.returncode is None:
             what, reason = "cannot be killed", "unkillable"
         elif self.problem is not None:
             what, reason = self.problem
-        elif child.returncode != 0:
-            what, reason = _ended(child.returncode), "signal" if child.returncode < 0 else "exit-status"
+        elif child.returncode < 0:
+            what, reason = _ended(child.returncode), "signal"
+        elif reply is not None and status != "ok":
+            pass
+        elif child.returncode > 0:
+            what, reason = _ended(child.returncode), "exit-status"
         elif reply is None:
             what, reason = "gave no reply", "no-reply"
-        elif status != "ok":
-            what, reason = f"answered {status}", "unknown"
         else:
             return reply
         if child.terminated:
             what, reason = "was terminated", "terminated"
 
-        told = {} if reply is None or status == "ok" else reply
-        message = f"{child.name} {what}"
+        told = {} if reply is None or status == "ok" else dict(reply)
+        message = f"{child.name} {what or f'answered {status}'}"
         stderr = self.stderr.decode("utf-8", "replace").strip()
         if told.get("message"):
-            message += f": {told['message']}"
+            message = f"{message}: {told['message']}" if what else told["message"]
         elif stderr:
             message += f"; stderr: {stderr}"
-        raise DriverError(
-            message,
-            status=status if isinstance(status, str) and told else "failed",
-            reason=str(told.get("reason") or reason),
-            reply=reply,
-            returncode=child.returncode,
-            stderr=stderr,
-        )
+        told["status"] = status if told and isinstance(status, str) else "failed"
+        told["reason"] = told.get("reason") or reason
+        told["message"] = message
+        return told
 
 
 def _attend(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
@@ -483,9 +472,8 @@ def _time_limit() -> "tuple[float | None, dict[str, str]]":
     is_plain = text != "." and not text.replace(".", "", 1).strip("0123456789")
     seconds = float(text) if is_plain else -1.0
     if not 0 <= seconds < float("inf"):
-        raise DriverError(
-            f"OPTUNE_IO_TIMEOUT is {text!r}: a number of seconds is due, such as 300",
-            reason="bad-environment",
+        raise _CannotStartError(
+            f"OPTUNE_IO_TIMEOUT is {text!r}: a number of seconds is due, such as 300", "bad-environment"
         )
     if text.isdigit() and seconds > 1:
         environment["OPTUNE_IO_TIMEOUT"] = str(int(text) - 1)
