@@ -12,10 +12,11 @@ USAGE = """\
 usage: adjust APP < settings     adjust: {"application": {...}} on stdin; progress and result on stdout
        adjust --query APP        all settings of all drivers, as one application (also: --describe)
        adjust --info [APP]       what the drivers are
-       adjust --version          the same as a line of text
+       adjust --version [APP]    the same as a line of text
 
 Runs every executable file of ./adjust.d, a driver each, and answers as one. To be called in the servo
-directory, which holds adjust.d. APP, the name of the application, is passed on to the drivers.
+directory, which holds adjust.d. APP, the name of the application, is passed on to the drivers; it must
+not begin with a dash.
 
 For people:
        adjust --check [APP]      ask every driver, say what is wrong and what to do; with APP query them too
@@ -82,20 +83,15 @@ class Call:
                 self.choices.append(_choice(word, rest))
             elif word in _OPERATIONS:
                 operations.append(word)
-            elif word.startswith("-") and word != "-" and not (_by_agent(operations) and not plain):
-                raise WrongUsage(f"unknown option {_quote(word)}{_near(word)}")
+            elif word.startswith("-"):
+                hint = _near(word) or " (an APP must not begin with a dash)"
+                raise WrongUsage(f"unknown option {_quote(word)}{hint}")
             else:
-                # Right after --query or --info even an APP that begins with a dash is one.
                 plain.append(word)
         if len({_OPERATIONS.get(word) for word in operations}) > 1:
             raise WrongUsage(f"one at a time of {', '.join(dict.fromkeys(operations))}")
         self.operation = _OPERATIONS.get(operations[0], "help") if operations else "adjust"
-        if len(plain) > 1:
-            raise WrongUsage(
-                f"one APP only, but {len(plain)} are given: {_quote(' '.join(plain))};"
-                " a name with blanks needs quotes"
-            )
-        self.application = plain[0] if plain else None
+        self.application = _application(plain)
         self._judge()
 
     @property
@@ -119,13 +115,23 @@ class Call:
             raise WrongUsage("--json goes with --check or --plan only: all else answers in JSON anyway")
 
 
-def _by_agent(operations: list[str]) -> bool:
-    return bool(operations) and _OPERATIONS[operations[0]] in ("info", "query")
+def _application(words: Sequence[str]) -> str | None:
+    """Return the only one of `words`, None if there is none. Raises WrongUsage."""
+    for word in words:
+        if word.startswith("-"):
+            raise WrongUsage(f"an APP must not begin with a dash, but {_quote(word)} does{_near(word)}")
+    if len(words) > 1:
+        raise WrongUsage(
+            f"one APP only, but {len(words)} are given: {_quote(' '.join(words))};"
+            " a name with blanks needs quotes"
+        )
+    return words[0] if words else None
 
 
 def _near(word: str) -> str:
-    meant = near(word, [*_OPERATIONS, *_FLAGS, "--set", "--help"])
-    return f": did you mean {meant[0]}?" if meant else " (an APP that begins with a dash goes after --)"
+    # A dash alone is near to -v by its length, not by what was meant.
+    meant = [] if word == "-" else near(word, [*_OPERATIONS, *_FLAGS, "--set", "--help"])
+    return f": did you mean {meant[0]}?" if meant else ""
 
 
 def _choice(word: str, rest: list[str]) -> str:

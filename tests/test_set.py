@@ -196,7 +196,17 @@ def test_stdin_is_not_read(servo: ServoDirectory, operation: tuple[str, ...]) ->
         (["--check", "--query", "app"], "one at a time of --check, --query"),
         (["--check", "--jsom"], "unknown option '--jsom': did you mean --json?"),
         (["app", "--timing"], "unknown option '--timing': did you mean --timings?"),
-        (["--plan", "--xyzzy"], "unknown option '--xyzzy' (an APP that begins with a dash goes after --)"),
+        (["--plan", "--xyzzy"], "unknown option '--xyzzy' (an APP must not begin with a dash)"),
+        (["--query", "--tmings"], "unknown option '--tmings': did you mean --timings?"),
+        (["--info", "-x"], "unknown option '-x' (an APP must not begin with a dash)"),
+        (["--version", "-x"], "unknown option '-x' (an APP must not begin with a dash)"),
+        (["--check", "-"], "unknown option '-' (an APP must not begin with a dash)"),
+        (["--query", "--", "-x"], "an APP must not begin with a dash, but '-x' does"),
+        (["--plan", "--set", "a.b=1", "--", "-x"], "an APP must not begin with a dash, but '-x' does"),
+        (
+            ["--info", "--", "--tmings"],
+            "an APP must not begin with a dash, but '--tmings' does: did you mean --timings?",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -224,9 +234,3 @@ def test_help_is_for_a_newcomer(servo: ServoDirectory, words: list[str]) -> None
     for word in ("--query", "--info", "--version", "--check", "--plan", "--set", "--json", "--timings", "-v"):
         assert f" {word} " in text or f" {word}," in text, word
     assert servo.log() == []
-
-
-def test_an_app_that_begins_with_a_dash_can_be_given(servo: ServoDirectory) -> None:
-    servo.add("01a", "plain", component="web")
-    assert servo.run("--plan", "--set", "web.cpu=4", "--", "-app").returncode == 0
-    assert servo.run("--query", "-app").returncode == 0

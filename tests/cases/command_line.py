@@ -25,10 +25,7 @@ CASES = (
         words=("--no-such-option", "app"),
         code=2,
         final="",
-        stderr=(
-            "adjust: unknown option '--no-such-option' (an APP that begins with a dash goes after --)\n\n"
-        )
-        + USAGE,
+        stderr=("adjust: unknown option '--no-such-option' (an APP must not begin with a dash)\n\n") + USAGE,
     ),
     Case(
         "SPEC 5",
@@ -36,7 +33,7 @@ CASES = (
         words=("-x", "app"),
         code=2,
         final="",
-        stderr="adjust: unknown option '-x' (an APP that begins with a dash goes after --)\n\n" + USAGE,
+        stderr="adjust: unknown option '-x' (an APP must not begin with a dash)\n\n" + USAGE,
     ),
     Case(
         "SPEC 5",
@@ -68,9 +65,7 @@ CASES = (
         words=("--\x1b[31mred\nend",),
         code=2,
         final="",
-        stderr=(
-            "adjust: unknown option '--\\x1b[31mred\\nend' (an APP that begins with a dash goes after --)\n\n"
-        )
+        stderr=("adjust: unknown option '--\\x1b[31mred\\nend' (an APP must not begin with a dash)\n\n")
         + USAGE,
     ),
     Case(
@@ -79,8 +74,7 @@ CASES = (
         words=("--caf\udce9",),
         code=2,
         final="",
-        stderr=("adjust: unknown option '--caf\\udce9' (an APP that begins with a dash goes after --)\n\n")
-        + USAGE,
+        stderr=("adjust: unknown option '--caf\\udce9' (an APP must not begin with a dash)\n\n") + USAGE,
     ),
     Case(
         "SPEC 5",
@@ -91,7 +85,7 @@ CASES = (
         stderr=(
             "adjust: unknown option "
             "'--xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...' "
-            "(an APP that begins with a dash goes after --)\n\n"
+            "(an APP must not begin with a dash)\n\n"
         )
         + USAGE,
     ),
@@ -210,25 +204,40 @@ CASES = (
         words=("-app",),
         code=2,
         final="",
-        stderr="adjust: unknown option '-app' (an APP that begins with a dash goes after --)\n\n" + USAGE,
+        stderr="adjust: unknown option '-app' (an APP must not begin with a dash)\n\n" + USAGE,
     ),
     Case(
         "SPEC 5",
         "an APP that begins with a dash, after --",
         words=("--", "-app"),
-        code=0,
-        progress=('{"progress":100,"message":"driver: done"}',),
-        final=(
-            '{"status":"ok","reason":"success","drivers":{"driver":{"status":"ok","reason":"success'
-            '","seconds":<seconds>}}}'
-        ),
+        code=2,
+        final="",
+        stderr="adjust: an APP must not begin with a dash, but '-app' does\n\n" + USAGE,
     ),
     Case(
         "SPEC 5",
         "an APP that reads like a word of the protocol, after --",
         words=("--", "--info"),
-        reason="unknown",
-        message="driver: failed: its reply has no status",
+        code=2,
+        final="",
+        stderr=("adjust: an APP must not begin with a dash, but '--info' does: did you mean --info?\n\n")
+        + USAGE,
+    ),
+    Case(
+        "SPEC 5",
+        "a mistyped option after --query",
+        words=("--query", "--tmings"),
+        code=2,
+        final="",
+        stderr="adjust: unknown option '--tmings': did you mean --timings?\n\n" + USAGE,
+    ),
+    Case(
+        "SPEC 5",
+        "a dash alone",
+        words=("--query", "-"),
+        code=2,
+        final="",
+        stderr="adjust: unknown option '-' (an APP must not begin with a dash)\n\n" + USAGE,
     ),
     Case(
         "SPEC 5",
