@@ -182,7 +182,7 @@ class Coordinator:
     def _story(self, run: Run, given: Given | None) -> Answer:
         call = self._call
         if call.operation == "version":
-            return operations.version(run)
+            return operations.version(run, call.application)
         if call.operation == "info":
             return operations.info(run, call.application)
         application = call.application or ""

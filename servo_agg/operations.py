@@ -162,9 +162,9 @@ def version_of(outcome: Outcome) -> str:
     return clip_word(" ".join(said.split()))
 
 
-def version(run: Run) -> Answer:
+def version(run: Run, application: str | None) -> Answer:
     """Answer `--version`: a line of text, exit status 1 when a driver did not tell (SPEC 5)."""
-    outcomes = _ask_info(run, None)
+    outcomes = _ask_info(run, application)
     if run.listener.cause:
         return ended(run.listener.cause, survivors(outcomes))
     failures = [outcome for outcome in outcomes if not outcome.ok]

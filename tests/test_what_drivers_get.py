@@ -51,6 +51,7 @@ def environment_of(servo: ServoDirectory, name: str, phase: str) -> dict[str, st
         (["--info"], "info", ["--info"]),
         (["--info", "app"], "info", ["--info", "app"]),
         (["--version"], "info", ["--info"]),
+        (["--version", "app"], "info", ["--info", "app"]),
         (["--query", "app"], "query", ["--query", "app"]),
         (["--describe", "app"], "query", ["--query", "app"]),
         (["app"], "query", ["--query", "app"]),
