@@ -127,10 +127,17 @@ def _shown(value: Any) -> str:
     return compact(value)
 
 
+_VALUES = 6
+"""Values of an enumeration that the text of a plan shows; its JSON has all."""
+
+
 def _limits(limits: Object) -> str:
     if "values" in limits:
         values = limits["values"] if isinstance(limits["values"], list) else [limits["values"]]
-        return f"({', '.join(map(_shown, values))})"
+        shown = [_shown(value) for value in values[:_VALUES]]
+        if len(values) > _VALUES:
+            shown.append(f"... {len(values) - _VALUES} more")
+        return f"({', '.join(shown)})"
     if not limits:
         return ""
     least, most = (_shown(limits[key]) if key in limits else "" for key in ("min", "max"))

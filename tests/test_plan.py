@@ -237,6 +237,28 @@ def test_a_rich_plan_in_full(servo: ServoDirectory) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (list("abcdef"), "(a, b, c, d, e, f)"),
+        (list("abcdefg"), "(a, b, c, d, e, f, ... 1 more)"),
+        (
+            [f"type-{number}" for number in range(300)],
+            "(type-0, type-1, type-2, type-3, type-4, type-5, ... 294 more)",
+        ),
+    ],
+    ids=len,
+)
+def test_of_a_long_list_the_text_shows_six_values_and_the_json_all(
+    servo: ServoDirectory, values: list[str], shown: str
+) -> None:
+    add(servo, "01a", of("web", kind={"type": "enum", "values": values, "value": values[0]}))
+    completed = servo.run("--plan", "app", "--set", f"web.kind={values[-1]}")
+    assert completed.stdout.decode() == f"1. 01a\n  web.kind  {values[0]} -> {values[-1]}  {shown}\n"
+    (change,) = planned(servo, "--set", f"web.kind={values[-1]}")["drivers"][0]["settings"]
+    assert change["limits"] == {"values": values}
+
+
+@pytest.mark.parametrize(
     ("described", "value", "wrong"),
     [
         ({"min": 1, "max": 8}, 0, "below its minimum 1"),
