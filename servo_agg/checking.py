@@ -12,8 +12,9 @@ from shlex import quote
 
 from servo_agg.adjusting import insist_on_psutil
 from servo_agg.asking import Asking
+from servo_agg.config import STDERR_WORDS, VERBOSE_STDERR, shown
 from servo_agg.description import listed, settings_in
-from servo_agg.errors import Conflict, Fault
+from servo_agg.errors import Conflict, Fault, near
 from servo_agg.findings import Problem, text_of
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, survivors, version_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from servo_agg.config import Config
     from servo_agg.operations import Run
     from servo_agg.report import Outcome
 
@@ -51,6 +53,7 @@ def check(
         return ended(run.listener.cause, survivors([*infos.values(), *queries.values()]))
     problems += asking.problems
     problems += _conflicts([outcome for outcome in queries.values() if outcome.ok])
+    problems += _of_the_environment(config)
     problems += _of_the_directory(run)
     remarks = _remarks(run, application, by_hand=bool(asking.problems))
     rows = [_row(name, infos.get(name), queries.get(name), problems) for name in config.drivers]
@@ -89,6 +92,19 @@ def _conflicts(outcomes: list[Outcome]) -> list[Problem]:
             for names, paths in shared.items()
         ]
     return []
+
+
+def _of_the_environment(config: Config) -> list[Problem]:
+    how = config.environment.get(VERBOSE_STDERR) or "all"
+    if how in STDERR_WORDS:
+        return []
+    meant = near(how, STDERR_WORDS)
+    what = (
+        f"the environment variable {VERBOSE_STDERR} is {shown(how)}, none of"
+        f" {listed(STDERR_WORDS)}: it counts as none, so that no message shows the stderr of a failed driver"
+    )
+    hint = f" (did you mean {meant[0]}?)" if meant else ""
+    return [Problem((), "", what, f"set it to one of these, or unset it, which means all{hint}")]
 
 
 def _of_the_directory(run: Run) -> list[Problem]:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 TIMEOUT = "OPTUNE_IO_TIMEOUT"
 
+VERBOSE_STDERR = "OPTUNE_VERBOSE_STDERR"
+
+STDERR_WORDS = ("all", "minimal", "none")
+"""The values of OPTUNE_VERBOSE_STDERR (SPEC 13)."""
+
 _DEEPEST = 8
 """Aggregators inside one another: more are taken for one that runs itself, for ever."""
 
@@ -109,7 +114,9 @@ class Config:
         if not environment.get(TIMEOUT, "").strip():
             limit = settings.get("io_timeout")
         self.limit, self.short_grace = extent(limit or None)
-        self.stderr = environment.get("OPTUNE_VERBOSE_STDERR") or "all"
+        # As the agent has it: a mistyped word must not send to its backend what nobody asked for.
+        how = environment.get(VERBOSE_STDERR) or "all"
+        self.stderr = how if how in STDERR_WORDS else "none"
         self.environment = _for_drivers(environment, self.directory)
 
 
@@ -118,12 +125,16 @@ def _io_timeout(environment: Mapping[str, str]) -> float | None:
     seconds = _decimal(text) if text else 0.0
     if seconds is None:
         value = environment[TIMEOUT]
-        shown = repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
         raise BadEnvironment(
-            f"the environment variable {TIMEOUT} is {shown}: it must be a plain decimal"
+            f"the environment variable {TIMEOUT} is {shown(value)}: it must be a plain decimal"
             " number of seconds, such as 30 or 2.5 (0 or empty: unlimited)"
         )
     return seconds
+
+
+def shown(value: str) -> str:
+    """Return a wrong value as a message quotes it."""
+    return repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
 
 
 def _decimal(text: str) -> float | None:

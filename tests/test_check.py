@@ -175,6 +175,14 @@ FAULTS = {
         {},
         {"OPTUNE_IO_TIMEOUT": "30s"},
     ),
+    "a word for stderr that does not exist": Fault(
+        lambda _: None,
+        ["the environment variable OPTUNE_VERBOSE_STDERR is 'All', none of all, minimal and none: it counts"],
+        "set it to one of these, or unset it, which means all (did you mean all?)",
+        [],
+        {},
+        {"OPTUNE_VERBOSE_STDERR": "All"},
+    ),
     "directory open to all": Fault(
         open_to_all("adjust.d"),
         ["adjust.d may be written by everybody on this machine, and what it holds is run as us"],

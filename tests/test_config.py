@@ -359,7 +359,16 @@ def test_all_else_is_passed_on_and_ours_is_not_touched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "how"), [(None, "all"), ("", "all"), ("all", "all"), ("minimal", "minimal"), ("none", "none")]
+    ("value", "how"),
+    [
+        (None, "all"),
+        ("", "all"),
+        ("all", "all"),
+        ("minimal", "minimal"),
+        ("none", "none"),
+        ("loud", "none"),
+        ("Minimal", "none"),
+    ],
 )
 @pytest.mark.usefixtures("directory")
 def test_how_much_stderr_is_shown(value: str | None, how: str) -> None:

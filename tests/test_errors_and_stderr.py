@@ -129,7 +129,10 @@ def test_spec_13_stderr_of_a_background_child_is_not_waited_for(servo: ServoDire
 HOW = {
     "unset": (None, "one\ntwo\nthree\nfour"),
     "all": ("all", "one\ntwo\nthree\nfour"),
-    "another word": ("loud", "one\ntwo\nthree\nfour"),
+    "empty": ("", "one\ntwo\nthree\nfour"),
+    "another word": ("loud", None),
+    "in capitals": ("ALL", None),
+    "a blank after it": ("all ", None),
     "minimal": ("minimal", "one\ntwo"),
     "none": ("none", None),
 }
