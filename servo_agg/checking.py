@@ -6,8 +6,6 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
-import os
-import stat
 from shlex import quote
 
 from servo_agg.adjusting import insist_on_psutil
@@ -17,6 +15,7 @@ from servo_agg.description import listed, settings_in
 from servo_agg.errors import Conflict, Fault, near
 from servo_agg.findings import Problem, text_of
 from servo_agg.operations import Answer, Asked, ended, examine_info, examine_query, survivors, version_of
+from servo_agg.permissions import writable_by_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,15 +108,7 @@ def _of_the_environment(config: Config) -> list[Problem]:
 
 def _of_the_directory(run: Run) -> list[Problem]:
     config = run.config
-    problems = []
-    for path, names in (("adjust.d", ()), *((f"adjust.d/{name}", (name,)) for name in config.drivers)):
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            continue
-        if mode & stat.S_IWOTH:
-            what = f"{path} may be written by everybody on this machine, and what it holds is run as us"
-            problems.append(Problem(names, "writable", what, f"chmod o-w {quote(path)}"))
+    problems = writable_by_all(config)
     try:
         insist_on_psutil()
     except Fault as fault:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import textwrap
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.processes import environment, wait_until
+from tests.servo import REPOSITORY
 from tests.sources import describing
 from tests.test_what_the_agent_gets import without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from tests.servo import Completed, ServoDirectory
 
@@ -226,6 +229,228 @@ def test_it_names_what_is_wrong_and_what_to_do(servo: ServoDirectory, fault: Fau
     verdicts = {name.replace("*git", hurt[0]): verdict for name, verdict in fault.verdicts.items()}
     for row in final["drivers"]:
         assert row["verdict"] == verdicts.get(row["driver"], "ok"), row
+
+
+class Opened(NamedTuple):
+    """Something that everybody may write to, and what a check is to say of it."""
+
+    path: Path
+    what: str
+    remedy: str
+    drivers: list[str] = []  # noqa: RUF012 - it is not changed
+    mode: int = 0o002
+    """What is added to its mode."""
+
+
+OPEN = "may be written by everybody on this machine"
+AS_US = f"{OPEN}, and what it holds is run as us"
+
+
+def put_file(path: Path, mode: int = 0o644) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("", encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+def link_driver(servo: ServoDirectory, target: Path) -> None:
+    """Have the driver 50good be a link to `target`."""
+    target.parent.mkdir(parents=True)
+    (servo.drivers / "50good").rename(target)
+    (servo.drivers / "50good").symlink_to(target)
+
+
+def a_linked_driver(servo: ServoDirectory) -> Opened:
+    target = servo.path.parent / "elsewhere" / "driver"
+    link_driver(servo, target)
+    return Opened(
+        target, f"adjust.d/50good (which leads to {target}) {AS_US}", f"chmod o-w {target}", ["50good"]
+    )
+
+
+def the_directory_of_a_linked_driver(servo: ServoDirectory, *, sticky: bool = False) -> Opened:
+    target = servo.path.parent / "elsewhere" / "driver"
+    link_driver(servo, target)
+    if sticky:
+        remedy = "move adjust.d/50good to a directory that only its owner may write to"
+        what = f"{target.parent} {OPEN}: anybody can put modules beside adjust.d/50good, which it imports"
+        return Opened(target.parent, what, remedy, ["50good"], 0o1002)
+    what = f"{target.parent} {OPEN}: anybody can put something else in the place of adjust.d/50good"
+    return Opened(target.parent, what, f"chmod o-w {target.parent}", ["50good"])
+
+
+def a_directory_on_the_way_of_links(servo: ServoDirectory) -> Opened:
+    target = servo.path.parent / "elsewhere" / "driver"
+    link_driver(servo, target)
+    between = servo.path.parent / "between"
+    between.mkdir()
+    (between / "current").symlink_to(target.parent)
+    (servo.drivers / "50good").unlink()
+    (servo.drivers / "50good").symlink_to("../../between/current/driver")
+    what = f"{between} {OPEN}: anybody can put something else in the place of adjust.d/50good"
+    remedy = f"chmod o-w {between}; or chmod +t {between}, if others must be able to write there"
+    return Opened(between, what, remedy, ["50good"])
+
+
+def a_linked_configuration(servo: ServoDirectory) -> Opened:
+    target = put_file(servo.path.parent / "elsewhere" / "config.yaml")
+    (servo.path / "config.yaml").symlink_to(target)
+    what = f"config.yaml (which leads to {target}) {OPEN}, and it tells drivers what to do"
+    return Opened(target, what, f"chmod o-w {target}")
+
+
+def another_configuration(servo: ServoDirectory) -> Opened:
+    servo.env["OPTUNE_CONFIG"] = "conf/drivers.yaml"
+    path = put_file(servo.path / "conf" / "drivers.yaml")
+    what = f"conf/drivers.yaml {OPEN}, and it tells drivers what to do"
+    return Opened(path, what, "chmod o-w conf/drivers.yaml")
+
+
+def the_parent(servo: ServoDirectory) -> Opened:
+    parent = servo.path.parent
+    what = f"{parent} {OPEN}: anybody can put something else in the place of {servo.path}"
+    remedy = f"chmod o-w {parent}; or chmod +t {parent}, if others must be able to write there"
+    return Opened(parent, what, remedy)
+
+
+def a_file(name: str, mode: int = 0o644) -> Callable[[ServoDirectory], Opened]:
+    def prepare(servo: ServoDirectory) -> Opened:
+        return Opened(put_file(servo.path / name, mode), f"{name} {AS_US}", f"chmod o-w {name}")
+
+    return prepare
+
+
+def copied(servo: ServoDirectory, place: Path) -> None:
+    """Have a copy of us in a directory, which `./adjust` leads to unless it is there itself."""
+    (servo.path / "adjust").unlink()
+    place.mkdir(exist_ok=True)
+    shutil.copy(REPOSITORY / "adjust", place)
+    shutil.copytree(
+        REPOSITORY / "servo_agg", place / "servo_agg", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    if place != servo.path:
+        (servo.path / "adjust").symlink_to(place / "adjust")
+
+
+def of_a_copy(name: str) -> Callable[[ServoDirectory], Opened]:
+    """Return what copies us beside the drivers and names a part of the copy."""
+
+    def prepare(servo: ServoDirectory) -> Opened:
+        copied(servo, servo.path)
+        return Opened(servo.path / name, f"{name} {AS_US}", f"chmod o-w {name}")
+
+    return prepare
+
+
+def of_a_linked_copy(name: str) -> Callable[[ServoDirectory], Opened]:
+    """Return what links `./adjust` to a copy of us and names a part of it."""
+
+    def prepare(servo: ServoDirectory) -> Opened:
+        place = servo.path.parent / "installed"
+        copied(servo, place)
+        path = place / name
+        shown = f"adjust (which leads to {path})" if name == "adjust" else str(path)
+        return Opened(path, f"{shown} {AS_US}", f"chmod o-w {path}")
+
+    return prepare
+
+
+def the_directory_of_a_linked_copy(servo: ServoDirectory) -> Opened:
+    place = servo.path.parent / "installed"
+    copied(servo, place)
+    what = f"{place} {OPEN}: anybody can put something else in the place of "
+    return Opened(place, what, f"chmod o-w {place}")
+
+
+OPENED = {
+    "the servo directory": lambda servo: Opened(
+        servo.path, f"{servo.path} {AS_US}", f"chmod o-w {servo.path}"
+    ),
+    "the servo directory, with the sticky bit": lambda servo: Opened(
+        servo.path,
+        f"{servo.path} {AS_US}",
+        "move what is in it to a directory that only its owner may write to",
+        [],
+        0o1002,
+    ),
+    "its parent": the_parent,
+    "adjust.d, with the sticky bit": lambda servo: Opened(
+        servo.drivers, f"adjust.d {AS_US}", "chmod o-w adjust.d", [], 0o1002
+    ),
+    "adjust.py": a_file("adjust.py"),
+    "util.py": a_file("util.py"),
+    "a module of drivers": a_file("state_store.py"),
+    "the agent": a_file("servo"),
+    "a program": a_file("restart.sh", 0o755),
+    "an encoder": a_file("encoders/jvm.py"),
+    "a compiled module": a_file("__pycache__/adjust.cpython-311.pyc"),
+    "a module beside drivers": a_file("adjust.d/helper.py"),
+    "a file in a sub-directory of adjust.d": a_file("adjust.d/lib/deep/template"),
+    "config.yaml": lambda servo: Opened(
+        put_file(servo.path / "config.yaml"),
+        f"config.yaml {OPEN}, and it tells drivers what to do",
+        "chmod o-w config.yaml",
+    ),
+    "a config.yaml that is a link": a_linked_configuration,
+    "OPTUNE_CONFIG": another_configuration,
+    "a driver that is a link": a_linked_driver,
+    "the directory of a driver that is a link": the_directory_of_a_linked_driver,
+    "the same with the sticky bit": lambda servo: the_directory_of_a_linked_driver(servo, sticky=True),
+    "a directory on the way of links": a_directory_on_the_way_of_links,
+    "a copy of adjust": of_a_copy("adjust"),
+    "a copy of the package": of_a_copy("servo_agg"),
+    "a file of a copy of the package": of_a_copy("servo_agg/config.py"),
+    "the driver library of a copy": of_a_copy("servo_agg/driverlib/adjust.py"),
+    "adjust that is a link": of_a_linked_copy("adjust"),
+    "the package that a link leads to": of_a_linked_copy("servo_agg"),
+    "a file of the package that a link leads to": of_a_linked_copy("servo_agg/cli.py"),
+    "the directory that a link leads to": the_directory_of_a_linked_copy,
+}
+
+
+@pytest.mark.parametrize("prepare", OPENED.values(), ids=OPENED.keys())
+def test_it_names_what_everybody_may_write_to(
+    servo: ServoDirectory, prepare: Callable[[ServoDirectory], Opened]
+) -> None:
+    servo.add("50good", "plain", component="good")
+    opened = prepare(servo)
+    assert checked(servo)["problems"] == []
+    opened.path.chmod(opened.path.stat().st_mode | opened.mode)
+    (problem,) = checked(servo)["problems"]
+    assert problem["what"].startswith(opened.what)
+    assert problem["remedy"] == opened.remedy
+    assert problem["drivers"] == opened.drivers
+    if opened.remedy.startswith("chmod"):
+        subprocess.run(["/bin/sh", "-c", opened.remedy.partition(";")[0]], cwd=servo.path, check=True)
+        assert checked(servo)["problems"] == []
+
+
+def test_many_files_that_everybody_may_write_to_are_one_problem(servo: ServoDirectory) -> None:
+    servo.add("50good", "plain", component="good")
+    for number in range(10):
+        put_file(servo.drivers / "lib" / f"{number}.py", 0o666)
+    put_file(servo.path / "adjust.py", 0o666)
+    put_file(servo.path / "util.py", 0o666)
+    first, second = checked(servo)["problems"]
+    names = ", ".join(f"adjust.d/lib/{number}.py" for number in range(5))
+    assert first["what"] == f"{names} and 5 more {OPEN}, and what they hold is run as us"
+    assert first["remedy"] == "chmod -R o-w adjust.d"
+    assert second["what"] == f"adjust.py and util.py {OPEN}, and what they hold is run as us"
+    assert second["remedy"] == "chmod o-w adjust.py util.py"
+
+
+def test_what_only_seems_open_to_everybody_is_no_problem(servo: ServoDirectory) -> None:
+    servo.add("50good", "plain", component="good")
+    # The mode of a link says nothing; a device belongs to nobody; in a directory with the sticky bit nobody
+    # replaces what is another's; data is not run.
+    link_driver(servo, servo.path.parent / "elsewhere" / "driver")
+    (servo.path / "config.yaml").symlink_to("/dev/null")
+    servo.env["OPTUNE_CONFIG"] = "/dev/null"
+    (servo.drivers / "scratch").symlink_to("/tmp")  # noqa: S108 - every machine has it, open to everybody
+    servo.path.parent.chmod(0o1777)
+    put_file(servo.path / "agg.log", 0o666)
+    put_file(servo.path / "state" / "values", 0o666).parent.chmod(0o777)
+    assert checked(servo)["problems"] == []
 
 
 def test_a_servo_directory_that_is_well_passes(servo: ServoDirectory) -> None:

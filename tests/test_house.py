@@ -38,7 +38,8 @@ NEEDED = {
 PACKAGES = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 FOR_OTHERS = {
-    f"servo_agg.{room}" for room in ("adjusting", "checking", "findings", "history", "planning", "tables")
+    f"servo_agg.{room}"
+    for room in ("adjusting", "checking", "findings", "history", "permissions", "planning", "tables")
 }
 """The rooms of an adjust, and of what only people ask for."""
 

@@ -748,6 +748,14 @@ if MAY_MOUNT:
             "there is no driver",
         )
 
+    def test_what_is_mounted_read_only_may_have_any_mode(one: ServoDirectory) -> None:
+        one.drivers.chmod(0o777)
+        before = f"mount --bind {one.drivers} {one.drivers}"
+        assert one.run("--check", "app").returncode == 1
+        before += f"; mount -o remount,ro,bind {one.drivers}"
+        checked = run_in(one, ["--check", "app"], before=before, prefix=NEW_NAMESPACE)
+        assert b"no problem found" in checked.stdout
+
     @pytest.mark.parametrize("phase", ["query", "adjust"])
     @pytest.mark.parametrize("before", list(MOUNTS.values())[1:], ids=list(MOUNTS)[1:])
     def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: str, phase: str) -> None:
