@@ -125,6 +125,8 @@ def _application(words: Sequence[str]) -> str | None:
             f"one APP only, but {len(words)} are given: {_quote(' '.join(words))};"
             " a name with blanks needs quotes"
         )
+    if words and not words[0]:
+        raise WrongUsage("APP is empty: is the variable set that it comes from?")
     return words[0] if words else None
 
 

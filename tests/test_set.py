@@ -201,6 +201,8 @@ def test_stdin_is_not_read(servo: ServoDirectory, operation: tuple[str, ...]) ->
         (["--info", "-x"], "unknown option '-x' (an APP must not begin with a dash)"),
         (["--version", "-x"], "unknown option '-x' (an APP must not begin with a dash)"),
         (["--check", "-"], "unknown option '-' (an APP must not begin with a dash)"),
+        (["--info", ""], "APP is empty: is the variable set that it comes from?"),
+        (["--", ""], "APP is empty: is the variable set that it comes from?"),
         (["--query", "--", "-x"], "an APP must not begin with a dash, but '-x' does"),
         (["--plan", "--set", "a.b=1", "--", "-x"], "an APP must not begin with a dash, but '-x' does"),
         (

@@ -170,8 +170,9 @@ CASES = (
         "SPEC 5",
         "an empty APP",
         words=("--query", ""),
-        code=0,
-        final='{"application":{"components":{"web":{"settings":{"cpu":{"value":2}}}}}}',
+        code=2,
+        final="",
+        stderr="adjust: APP is empty: is the variable set that it comes from?\n\n" + USAGE,
     ),
     Case(
         "SPEC 14",
