@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from shlex import quote
 
 from servo_agg.description import listed
@@ -45,6 +46,7 @@ def writable_by_all(config: Config) -> list[Problem]:
         search.look_at_program(f"adjust.d/{name}", [name])
     search.look(_tree("adjust.d"), root="adjust.d")
     search.look_at_program("adjust")
+    search.look_at_program(sys.argv[0])
     search.look(_programs_in("."))
     for path in ("config.yaml", config.environment.get("OPTUNE_CONFIG")):
         if path:

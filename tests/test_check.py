@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import textwrap
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -246,6 +247,12 @@ OPEN = "may be written by everybody on this machine"
 AS_US = f"{OPEN}, and what it holds is run as us"
 
 
+def closing(directory: Path) -> str:
+    """Return the remedy for a directory on the way to something."""
+    word = quote(str(directory))
+    return f"chmod o-w {word}; or chmod +t {word}, if others must be able to write there"
+
+
 def put_file(path: Path, mode: int = 0o644) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("", encoding="utf-8")
@@ -264,7 +271,10 @@ def a_linked_driver(servo: ServoDirectory) -> Opened:
     target = servo.path.parent / "elsewhere" / "driver"
     link_driver(servo, target)
     return Opened(
-        target, f"adjust.d/50good (which leads to {target}) {AS_US}", f"chmod o-w {target}", ["50good"]
+        target,
+        f"adjust.d/50good (which leads to {target}) {AS_US}",
+        f"chmod o-w {quote(str(target))}",
+        ["50good"],
     )
 
 
@@ -276,7 +286,7 @@ def the_directory_of_a_linked_driver(servo: ServoDirectory, *, sticky: bool = Fa
         what = f"{target.parent} {OPEN}: anybody can put modules beside adjust.d/50good, which it imports"
         return Opened(target.parent, what, remedy, ["50good"], 0o1002)
     what = f"{target.parent} {OPEN}: anybody can put something else in the place of adjust.d/50good"
-    return Opened(target.parent, what, f"chmod o-w {target.parent}", ["50good"])
+    return Opened(target.parent, what, f"chmod o-w {quote(str(target.parent))}", ["50good"])
 
 
 def a_directory_on_the_way_of_links(servo: ServoDirectory) -> Opened:
@@ -288,7 +298,7 @@ def a_directory_on_the_way_of_links(servo: ServoDirectory) -> Opened:
     (servo.drivers / "50good").unlink()
     (servo.drivers / "50good").symlink_to("../../between/current/driver")
     what = f"{between} {OPEN}: anybody can put something else in the place of adjust.d/50good"
-    remedy = f"chmod o-w {between}; or chmod +t {between}, if others must be able to write there"
+    remedy = closing(between)
     return Opened(between, what, remedy, ["50good"])
 
 
@@ -296,7 +306,7 @@ def a_linked_configuration(servo: ServoDirectory) -> Opened:
     target = put_file(servo.path.parent / "elsewhere" / "config.yaml")
     (servo.path / "config.yaml").symlink_to(target)
     what = f"config.yaml (which leads to {target}) {OPEN}, and it tells drivers what to do"
-    return Opened(target, what, f"chmod o-w {target}")
+    return Opened(target, what, f"chmod o-w {quote(str(target))}")
 
 
 def another_configuration(servo: ServoDirectory) -> Opened:
@@ -309,7 +319,7 @@ def another_configuration(servo: ServoDirectory) -> Opened:
 def the_parent(servo: ServoDirectory) -> Opened:
     parent = servo.path.parent
     what = f"{parent} {OPEN}: anybody can put something else in the place of {servo.path}"
-    remedy = f"chmod o-w {parent}; or chmod +t {parent}, if others must be able to write there"
+    remedy = closing(parent)
     return Opened(parent, what, remedy)
 
 
@@ -350,7 +360,7 @@ def of_a_linked_copy(name: str) -> Callable[[ServoDirectory], Opened]:
         copied(servo, place)
         path = place / name
         shown = f"adjust (which leads to {path})" if name == "adjust" else str(path)
-        return Opened(path, f"{shown} {AS_US}", f"chmod o-w {path}")
+        return Opened(path, f"{shown} {AS_US}", f"chmod o-w {quote(str(path))}")
 
     return prepare
 
@@ -359,12 +369,12 @@ def the_directory_of_a_linked_copy(servo: ServoDirectory) -> Opened:
     place = servo.path.parent / "installed"
     copied(servo, place)
     what = f"{place} {OPEN}: anybody can put something else in the place of "
-    return Opened(place, what, f"chmod o-w {place}")
+    return Opened(place, what, f"chmod o-w {quote(str(place))}")
 
 
 OPENED = {
     "the servo directory": lambda servo: Opened(
-        servo.path, f"{servo.path} {AS_US}", f"chmod o-w {servo.path}"
+        servo.path, f"{servo.path} {AS_US}", f"chmod o-w {quote(str(servo.path))}"
     ),
     "the servo directory, with the sticky bit": lambda servo: Opened(
         servo.path,
@@ -423,6 +433,18 @@ def test_it_names_what_everybody_may_write_to(
     if opened.remedy.startswith("chmod"):
         subprocess.run(["/bin/sh", "-c", opened.remedy.partition(";")[0]], cwd=servo.path, check=True)
         assert checked(servo)["problems"] == []
+
+
+def test_the_adjust_that_was_started_counts_wherever_it_lies(servo: ServoDirectory) -> None:
+    servo.add("50good", "plain", component="good")
+    place = servo.path.parent / "installed"
+    copied(servo, place)
+    (servo.path / "adjust").unlink()
+    command = (str(place / "adjust"),)
+    assert servo.run("--check", "app", command=command).returncode == 0
+    (place / "adjust").chmod(0o757)
+    (final,) = servo.run("--check", "app", "--json", command=command).messages
+    assert [problem["what"] for problem in final["problems"]] == [f"{place / 'adjust'} {AS_US}"]
 
 
 def test_many_files_that_everybody_may_write_to_are_one_problem(servo: ServoDirectory) -> None:
