@@ -51,3 +51,19 @@ def nearest(key: str) -> str:
     """Say which key was meant, or which there are."""
     meant = near(key, KEYS)
     return f"did you mean {meant[0]!r}?" if meant else f"the keys are {', '.join(KEYS)}"
+
+
+def reversed_range(pattern: str) -> str:
+    """Give the first range of a name pattern that is the wrong way round, as in `[z-a]`; "" without one."""
+    import re  # noqa: PLC0415 - only a pattern needs it, which PyYAML has read
+
+    for letters in re.findall(r"\[!?(\]?[^\]]*)\]", pattern):
+        at = 0
+        while at < len(letters):
+            first, dash, last = letters[at], letters[at + 1 : at + 2], letters[at + 2 : at + 3]
+            if dash == "-" and last:
+                if first > last:
+                    return f"{first}-{last}"
+                at += 2
+            at += 1
+    return ""

@@ -3,8 +3,9 @@
 Rules (SPEC 11):
 - It is optional, as is the file. The rest of the file is the drivers' and not judged: a file without
   the bytes `agg` is not even parsed, and else only the node of that key is constructed.
-- Neither the size of the file nor what refers to what in it can cost much time or memory.
-- Whatever is wrong is a Fault that names the file, the key and the value as it stands there.
+- Neither the size or depth of the file nor what refers to what in it can cost much time or memory.
+- Whatever is wrong is a Fault that names the file, the key and the value as it stands there. What lies
+  outside of the section is not quoted: it may be a password.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from stat import S_ISFIFO
 
 from servo_agg.errors import BadConfiguration, BadEnvironment
-from servo_agg.keys import KEYS, nearest
+from servo_agg.keys import KEYS, nearest, reversed_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def read(faults: list[Fault] | None = None) -> dict[str, Any]:
     Raises BadConfiguration or BadEnvironment; with `faults` each mistake in it is put there instead, and
     its key left out.
     """
-    text = _text()
-    if SECTION.encode() not in text:
+    content = _content()
+    if SECTION.encode() not in content:
         return {}
-    if len(text) > _MOST_PARSED:
+    if len(content) > _MOST_PARSED:
         raise BadConfiguration(
             f"{FILE} may have a section {SECTION}, since the word occurs in it, but is longer than"
             f" {_MOST_PARSED >> 20} MiB: what is not configuration must be in another file"
@@ -53,183 +54,291 @@ def read(faults: list[Fault] | None = None) -> dict[str, Any]:
             " Python package PyYAML."
             f" Install it: {INSTALL}PyYAML"
         ) from None
-    loader = None
+    from servo_agg.nodes import TooDeep  # noqa: PLC0415 - needs PyYAML
+
     try:
-        # The one in C is ten times as quick, and files of some hundred KB are seen.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        return _construct(loader, _the_only(loader), text.decode(), faults)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadConfiguration(f"{FILE} cannot be read as YAML: {_where(error, text)}") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
+        text = content.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadConfiguration(f"{FILE} cannot be read as YAML: it is not UTF-8 (line {line})") from None
+    try:
+        return _read_text(text, text, faults)
+    except (yaml.YAMLError, TooDeep) as error:
+        from servo_agg.nesting import flattened  # noqa: PLC0415 - hardly ever needed
+
+        refusal = error
+        flat = flattened(text)
+    if flat != text:
+        try:
+            return _read_text(flat, text, faults)
+        except (yaml.YAMLError, TooDeep) as error:
+            refusal = error
+    raise BadConfiguration(f"{FILE} cannot be read as YAML: {_explanation(refusal, text)}")
 
 
-def _text() -> bytes:
-    """Give what the file holds, as UTF-8; nothing when there is none."""
+def _content() -> bytes:
+    """Return what the file holds, as UTF-8; nothing when there is none."""
     try:
         # Not to hang, should it be a pipe.
         with open(os.open(FILE, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if S_ISFIFO(os.fstat(file.fileno()).st_mode):
                 raise BadConfiguration(f"{FILE} is a pipe, but it must be a file")
-            text = file.read(_MOST_LOOKED_AT + 1)
+            content = file.read(_MOST_LOOKED_AT + 1)
     except FileNotFoundError:
+        if os.path.islink(FILE):
+            raise BadConfiguration(f"{FILE} is a link to {os.readlink(FILE)}, which does not exist") from None
         return b""
     except OSError as error:
         raise BadConfiguration(f"{FILE} cannot be read: {os.strerror(error.errno or 0)}") from None
-    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         # As an editor on Windows writes it.
-        text = text.decode("utf-16", "replace").encode()
-    if len(text) > _MOST_LOOKED_AT:
+        content = content.decode("utf-16", "replace").encode()
+    if len(content) > _MOST_LOOKED_AT:
         raise BadConfiguration(f"{FILE} is longer than {_MOST_LOOKED_AT >> 20} MiB")
-    return text
+    return content
 
 
-def _find(document: yaml.Node | None) -> yaml.Node | None:
-    """Give the node of our section, None when there is none."""
-    pairs = document.value if document is not None and isinstance(document.value, list) else []
-    found = None
-    for pair in pairs:
-        # A sequence holds nodes, a mapping pairs of nodes.
-        if isinstance(pair, tuple) and pair[0].value == SECTION:
-            if found is not None:
-                raise BadConfiguration(
-                    f"{_place(pair[0])}: here is another section {SECTION}; put all its keys into one"
-                )
-            found = pair[1]
-    return found
+def _read_text(text: str, shown: str, faults: list[Fault] | None) -> dict[str, Any]:
+    """Return the section of a text; messages quote `shown`, of which `text` is a copy with blanks in it."""
+    import yaml  # noqa: PLC0415 - as above
+
+    from servo_agg.nodes import NoMapping  # noqa: PLC0415 - needs PyYAML
+
+    # The one in C is ten times as quick, and files of some hundred KB are seen.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        pair = _the_only(loader)
+        return {} if pair is None else _Section(loader, *pair, shown).values(faults)
+    except NoMapping as error:
+        if _is_undefined(error.merged):
+            raise _undefined(error.merged) from None
+        raise BadConfiguration(f"{_place(error.key)}: << merges mappings, and nothing else") from None
+    finally:
+        loader.dispose()
 
 
-def _the_only(loader: yaml.SafeLoader) -> yaml.Node | None:
-    """Give the node of our section in the first document; in another one it would be overlooked."""
-    section = _find(loader.get_node() if loader.check_node() else None)
+def _the_only(loader: yaml.SafeLoader) -> tuple[yaml.Node, yaml.Node] | None:
+    """Return key and value of our section in the first document; in another one it would be overlooked."""
+    import yaml  # noqa: PLC0415 - as above
+
+    from servo_agg.nodes import NoMapping, TooDeep, documents  # noqa: PLC0415 - needs PyYAML
+
+    found = documents(loader, SECTION)
+    section = _find(next(found, None))
     others = []
     try:
-        while loader.check_node():
-            others.append(_find(loader.get_node()))
-    except Exception as error:
+        for document in found:
+            others.append(_find(document))  # noqa: PERF401 - what comes before an error counts
+    except (yaml.YAMLError, TooDeep, NoMapping):
         # Further documents are not ours to judge.
-        if not hasattr(error, "problem_mark"):
-            raise
+        pass
     for other in others:
         if other is not None:
             raise BadConfiguration(
-                f"{_place(other)}: the section {SECTION} stands after a `---`, but only what comes before the"
-                " second document is read"
+                f"{_place(other[1])}: the section {SECTION} stands after a `---`, but only what comes before"
+                " the second document is read"
             )
     return section
 
 
-def _construct(
-    loader: yaml.SafeLoader, section: Any, text: str, faults: list[Fault] | None
-) -> dict[str, Any]:
-    """Construct our section alone, key by key, so that a mistake can be named."""
-    if section is None or section.tag == "tag:yaml.org,2002:null":
-        return {}
-    if section.tag != _MAPPING or not isinstance(section.value, list):
-        raise BadConfiguration(
-            f"{_place(section)}: the section {SECTION} must hold keys and values, such as `grace: 5`,"
-            f" but it is {_shown(section, text)}"
-        )
-    values: dict[str, Any] = {}
-    for key, node in reversed(_pairs(section, set())):
-        try:
-            _insist_on_one(key, section, text)
-            values[_shown(key, text, key=True)] = _value(loader, key, node, text)
-        except BadConfiguration as fault:
-            if faults is None:
-                raise
-            faults.append(fault)
-    return values
+def _find(document: yaml.MappingNode | None) -> tuple[yaml.Node, yaml.Node] | None:
+    """Return key and value of our section, None when there is none."""
+    from servo_agg.nodes import with_merged  # noqa: PLC0415 - needs PyYAML
+
+    for pairs in () if document is None else with_merged(document):
+        ours = [pair for pair in pairs if pair[0].value == SECTION]
+        if len(ours) > 1:
+            raise BadConfiguration(
+                f"{_place(ours[1][0])}: here is another section {SECTION}; put all its keys into one"
+            )
+        if ours:
+            return ours[0]
+    return None
 
 
-def _insist_on_one(key: yaml.Node, section: yaml.MappingNode, text: str) -> None:
-    name = _shown(key, text, key=True)
-    alike = [own for own, _ in section.value if _shown(own, text, key=True) == name]
-    if key in alike[1:]:
-        raise BadConfiguration(
-            f"{_place(key)}: {SECTION}.{name} is given a second time; leave one of them out"
-        )
+class _Section:
+    """The section as it stands in the file, of which the values are constructed key by key.
 
-
-def _value(loader: yaml.SafeLoader, key: yaml.Node, node: Any, text: str) -> Any:
-    name = _shown(key, text, key=True)
-    if name not in KEYS:
-        raise BadConfiguration(
-            f"{_place(key)}: the section {SECTION} has an unknown key {name!r}"
-            f" (value {_shown(node, text)}): {nearest(name)}"
-        )
-    right, wanted = KEYS[name]
-    try:
-        value = loader.construct_object(node, deep=True)
-    except Exception as error:
-        # A tag of one's own is told by YAML. What it takes for a date or a number, and stumbles
-        # over in many ways, is a wrong value like any other.
-        if hasattr(error, "problem_mark"):
-            raise
-        value = None
-    if not right(value):
-        raise BadConfiguration(
-            f"{_place(node)}: {SECTION}.{name} is {_shown(node, text)}, but it must be {wanted}"
-        )
-    return value
-
-
-def _pairs(section: yaml.MappingNode, seen: set[int]) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Give the keys and values of a mapping and of all that it merges (`<<`), those that count most first.
-
-    Each mapping is looked at once, however often it is merged: that may be more often than there is time for.
+    _start, _end  what of the text is its own; what it merges may lie outside
     """
-    seen.add(id(section))
-    own = [pair for pair in section.value if pair[0].tag != _MERGE]
-    pairs = own[::-1]
-    for key, value in section.value:
-        if key.tag == _MERGE:
-            for merged in value.value if value.tag == _SEQUENCE else [value]:
-                if merged.tag != _MAPPING:
-                    raise BadConfiguration(
-                        f"{FILE}, line {key.start_mark.line + 1}: << merges mappings, and nothing else"
+
+    def __init__(self, loader: yaml.SafeLoader, key: yaml.Node, node: yaml.Node, text: str) -> None:
+        self._loader = loader
+        self._node = node
+        self._text = text
+        self._start = key.end_mark.index
+        self._end = node.end_mark.index
+
+    def values(self, faults: list[Fault] | None) -> dict[str, Any]:
+        """Return them, checked. Raises BadConfiguration; `faults`: see `read`."""
+        mistakes: list[Fault] = []
+        values: dict[str, Any] = {}
+        for name, (key, value) in self._pairs(mistakes).items():
+            # More would be of no use to anybody, and the nearest key is looked for in each.
+            if len(mistakes) >= (1 if faults is None else _MOST_MISTAKES):
+                break
+            try:
+                values[name] = self._value(name, key, value)
+            except BadConfiguration as fault:
+                mistakes.append(fault)
+        if mistakes and faults is None:
+            raise mistakes[0]
+        if faults is not None:
+            faults += mistakes[:_MOST_MISTAKES]
+        return values
+
+    def _pairs(self, mistakes: list[Fault]) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Return key and value by name, merged ones too; put a key that is given twice in `mistakes`."""
+        from servo_agg.nodes import with_merged  # noqa: PLC0415 - needs PyYAML
+
+        node: Any = self._node
+        if _is_undefined(node):
+            raise _undefined(node)
+        if node.tag == "tag:yaml.org,2002:null":
+            return {}
+        if node.tag != "tag:yaml.org,2002:map" or not isinstance(node.value, list):
+            shown = f", but it is {self._shown(node)}" if self._holds(node) else ""
+            raise BadConfiguration(
+                f"{_place(node)}: the section {SECTION} must hold keys and values, such as `grace: 5`{shown}"
+            )
+        own, *merged = with_merged(node)
+        pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in own:
+            name = self._name(key)
+            if pairs.setdefault(name, (key, value))[0] is not key:
+                mistakes.append(
+                    BadConfiguration(
+                        f"{_place(key)}: {SECTION}.{_cut(name)} is given a second time; leave one of them out"
                     )
-                if id(merged) not in seen:
-                    pairs += _pairs(merged, seen)
-    return pairs
+                )
+        for others in merged:
+            for key, value in reversed(others):
+                pairs.setdefault(self._name(key), (key, value))
+        return pairs
+
+    def _value(self, name: str, key: yaml.Node, node: yaml.Node) -> Any:
+        if name not in KEYS:
+            shown = f" (value {self._shown(node)})" if self._holds(node) else ""
+            raise BadConfiguration(
+                f"{_place(key)}: the section {SECTION} has an unknown key {_cut(name)!r}{shown}:"
+                f" {nearest(_cut(name))}"
+            )
+        if _is_undefined(node):
+            raise _undefined(node)
+        right, wanted = KEYS[name]
+        value = self._constructed(node)
+        if not right(value):
+            raise BadConfiguration(
+                f"{_place(node)}: {SECTION}.{name} is {self._shown(node)}, but it must be {wanted}"
+            )
+        for pattern in value if isinstance(value, list) else ():
+            letters = reversed_range(pattern)
+            if letters:
+                raise BadConfiguration(
+                    f"{_place(node)}: {SECTION}.{name} has the pattern {_cut(pattern)!r}, in which the range"
+                    f" {letters!r} is the wrong way round"
+                )
+        return value
+
+    def _constructed(self, node: yaml.Node) -> Any:
+        """Return a number, a text or a list of texts; None for anything else, which no key may have."""
+        if isinstance(node.value, str):
+            if node.tag == _TEXT:
+                return node.value
+            # Of more digits, no number is right; and in base 60 they take time by the square.
+            if node.tag not in _NUMBERS or len(node.value) > _MOST_DIGITS:
+                return None
+            try:
+                return self._loader.construct_object(node)
+            except (ValueError, LookupError, ArithmeticError):
+                return None
+        if node.tag != "tag:yaml.org,2002:seq":
+            return None
+        items = [item.value if getattr(item, "tag", None) == _TEXT else None for item in node.value]
+        return items if all(isinstance(item, str) for item in items) else None
+
+    def _name(self, key: yaml.Node) -> str:
+        return key.value if isinstance(key.value, str) else self._source(key)
+
+    def _shown(self, node: yaml.Node) -> str:
+        """Return a value as it stands in the file, bounded; a text as such, in quotes."""
+        if node.tag == _TEXT:
+            return f"the text {_cut(node.value)!r}"
+        return _cut(self._source(node)) or "empty"
+
+    def _source(self, node: yaml.Node) -> str:
+        start = node.start_mark.index
+        return " ".join(self._text[start : min(node.end_mark.index, start + _LOOKED_AT)].split())
+
+    def _holds(self, node: yaml.Node) -> bool:
+        """Tell whether a value stands in the section itself, and not in a part of the drivers'."""
+        return self._start <= node.start_mark.index <= self._end
 
 
-def _shown(node: yaml.Node, text: str, *, key: bool = False) -> str:
-    """Give a value as it stands in the file, bounded; a text that is no key as such, in quotes."""
-    shown = " ".join(text[node.start_mark.index : node.end_mark.index].split())
-    if isinstance(node.value, str):
-        shown = node.value
-    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
-    if node.tag == "tag:yaml.org,2002:str" and not key:
-        return f"the text {shown!r}"
-    return shown if shown or key else "empty"
+def _is_undefined(node: yaml.Node) -> bool:
+    from servo_agg.nodes import UNDEFINED  # noqa: PLC0415 - needs PyYAML
+
+    return node.tag == UNDEFINED
+
+
+def _undefined(alias: yaml.Node) -> BadConfiguration:
+    line, column = alias.start_mark.line + 1, alias.start_mark.column + 1
+    return BadConfiguration(
+        f"{FILE}, line {line}, column {column}: the alias has no anchor of its name before it"
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _place(node: yaml.Node) -> str:
     return f"{FILE}, line {node.start_mark.line + 1}"
 
 
-def _where(error: Exception, text: bytes) -> str:
+def _explanation(error: Exception, text: str) -> str:
+    """Say where a text is no YAML, and what the parser says of it if that is in our section."""
+    import re  # noqa: PLC0415 - PyYAML has imported it
+
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is nested too deep"
-    if mark is not None:
-        lines = text.decode("utf-8", "replace").splitlines()
-        there = f": {lines[mark.line].rstrip()[:_SHOWN]!r}" if mark.line < len(lines) else ""
-        return f"{problem} (line {mark.line + 1}, column {mark.column + 1}{there})"
-    position = getattr(error, "position", None)
-    # Of a character, or of a byte: whoever mends it looks at the line.
-    line = None if position is None else text.count(b"\n", 0, position) + 1
-    return str(problem) if line is None else f"{problem} (line {line})"
+    if mark is None:
+        # Only what is no text at all has no mark.
+        found = re.search("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
+        line = text.count("\n", 0, found.start() if found else 0) + 1
+        return f"a control character stands there (line {line})"
+    lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
+    place = f"line {mark.line + 1}, column {mark.column + 1}"
+    outer = getattr(error, "context_mark", None)
+    begun = (
+        f", in what begins in line {outer.line + 1}" if outer is not None and outer.line < mark.line else ""
+    )
+    if not _is_ours(lines, mark.line):
+        return f"see {place}{begun}"
+    there = lines[mark.line].rstrip() if mark.line < len(lines) else ""
+    quoted = f": {there[:_SHOWN]!r}" if there else ""
+    return f"{getattr(error, 'problem', error)} ({place}{quoted}{begun})"
+
+
+def _is_ours(lines: list[str], number: int) -> bool:
+    """Tell whether a line belongs to our section, by the last line before it that is not indented."""
+    for line in reversed(lines[: number + 1]):
+        if line and line[0] not in " \t#-]},":
+            return line.replace("'", "").replace('"', "").partition(":")[0].rstrip() == SECTION
+    return False
 
 
 _MOST_LOOKED_AT = 64 << 20
 _MOST_PARSED = 1 << 20
 """Bytes of a file that is looked at, and of one that is parsed."""
 
-_MAPPING = "tag:yaml.org,2002:map"
-_SEQUENCE = "tag:yaml.org,2002:seq"
-_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+_MOST_DIGITS = 100
+_MOST_MISTAKES = 20
 
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
+
+_LOOKED_AT = 1000
+"""Characters of the file that are looked at for them."""

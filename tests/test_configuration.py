@@ -214,6 +214,7 @@ NOT_JUDGED = {
     "the same key twice": "agg: {parallel: 1}\nk8s: 1\nk8s: 2\n",
     "a key that is a list": "[1, 2]: 3\nagg: {parallel: 1}\n? {a: b}\n: 4\n",
     "aliases": "base: &base {parallel: 1}\nagg: *base\n",
+    "aliases without an anchor": "agg: {parallel: 1}\nk8s: *nowhere\n",
     "a merge": "base: &base {parallel: 1}\nagg:\n  <<: *base\n  serial: [x]\n",
     "a key that holds the bytes": "aggregate: {parallel: -1}\n",
     "a section within a section": "k8s: {agg: {parallel: -1}}\n",
