@@ -54,6 +54,8 @@ def check(
     problems += _conflicts([outcome for outcome in queries.values() if outcome.ok])
     problems += _of_the_environment(config)
     problems += _of_the_directory(run)
+    problems += _of_the_listing(run)
+    problems += _of_the_configuration(run)
     remarks = _remarks(run, application, by_hand=bool(asking.problems))
     rows = [_row(name, infos.get(name), queries.get(name), problems) for name in config.drivers]
     status = 1 if problems else 0
@@ -113,12 +115,56 @@ def _of_the_directory(run: Run) -> list[Problem]:
         insist_on_psutil()
     except Fault as fault:
         problems.append(Problem((), "", str(fault), "install it as said: until then every adjust fails"))
+    return problems
+
+
+def _of_the_listing(run: Run) -> list[Problem]:
+    config = run.config
+    problems = []
+    if config.unreachable:
+        names = "; ".join(f"adjust.d/{name} {why}" for name, why in config.unreachable.items())
+        problems.append(Problem((), "", names, "mend what cannot be followed, or take it away"))
+    data = [name for name in config.drivers if _is_data(f"adjust.d/{name}")]
+    if data and not config.passed_over:
+        what = (
+            "every file in adjust.d is executable, as on a volume that gives all files the same mode, and so"
+            f" what has no #! line is taken for a driver: {listed(data)}"
+        )
+        remedy = (
+            "write a #! line where one is missing; move what is no driver out of adjust.d, or let its name"
+            " begin with a dot"
+        )
+        problems.append(Problem((), "", what, remedy))
     if not config.drivers:
         files = " ".join(quote(f"adjust.d/{name}") for name in config.passed_over)
         or_else = f", or make executable what is there: chmod +x {files}" if files else ""
         what = f"there is no driver in {config.directory}/adjust.d"
         problems.append(Problem((), "", what, f"put executable files there{or_else}"))
     return problems
+
+
+def _is_data(path: str) -> bool:
+    """Tell whether a file is evidently no program: a text, or nothing, without a #! line."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(4096)
+    except OSError:
+        return False
+    return not content.startswith(b"#!") and b"\0" not in content
+
+
+def _of_the_configuration(run: Run) -> list[Problem]:
+    if not run.config.drivers:
+        return []
+    return [
+        Problem(
+            (),
+            "",
+            f"config.yaml: agg.{key} has the pattern {pattern!r}, which matches no driver",
+            f"correct it, or leave it out; the drivers are {listed(run.config.drivers)}",
+        )
+        for key, pattern in run.config.unmatched
+    ]
 
 
 def _remarks(run: Run, application: str | None, *, by_hand: bool) -> list[str]:
@@ -133,6 +179,16 @@ def _remarks(run: Run, application: str | None, *, by_hand: bool) -> list[str]:
         remarks.append(
             f"passed over, since not executable: {listed(config.passed_over)};"
             " should one be a driver: chmod +x adjust.d/NAME"
+        )
+    if config.leftovers:
+        remarks.append(
+            "passed over although executable, since named like a backup copy or hidden:"
+            f" {listed(config.leftovers)}; should one be a driver, give it another name"
+        )
+    if config.documents:
+        remarks.append(
+            "passed over although executable, since named like a document and without a #! line:"
+            f" {listed(config.documents)}"
         )
     if config.drivers and application is None:
         remarks.append("settings were not asked for; adjust --check APP asks for them too")

@@ -82,9 +82,10 @@ class Run:
         self.note = note
         self.lock = lock
         self.guarded = guarded
+        for name, why in config.unreachable.items():
+            tell(f"warning: adjust.d/{name} {why}")
         if not config.drivers:
-            without = len(config.passed_over)
-            tell(f"warning: no driver in {config.directory}/adjust.d ({_passed_over(without)})")
+            tell(f"warning: no driver in {config.directory}/adjust.d ({_passed_over(config)})")
 
     def together(self, name: str, since: float, **more: Any) -> Phase:
         """Give the phase `query` or `info` that began at `since` (SPEC 6, 9)."""
@@ -103,12 +104,20 @@ class Run:
         )
 
 
-def _passed_over(count: int) -> str:
-    files = "1 file" if count == 1 else f"{count} files"
+def _passed_over(config: Config) -> str:
+    count, others = len(config.passed_over), len(config.leftovers) + len(config.documents)
     noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
     right = ", since the file system is mounted noexec" if noexec else ""
+    named = f", {_files(others)} because of the name" if others else ""
     remedy = "; chmod +x makes a file a driver" if count and not noexec else ""
-    return f"{files} passed over for lack of the executable flag, or of our right to use it{right}{remedy}"
+    return (
+        f"{_files(count)} passed over for lack of the executable flag, or of our right to use it{right}"
+        f"{named}{remedy}"
+    )
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def ended(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Answer:

@@ -87,6 +87,11 @@ def add_conflicts(servo: ServoDirectory) -> None:
     servo.add("40d", "plain", component="db")
 
 
+def add_links_to_nowhere(servo: ServoDirectory) -> None:
+    for name in ("10a", "20b", ".#30c"):
+        (servo.drivers / name).symlink_to("nowhere")
+
+
 def configure(text: str) -> Callable[[ServoDirectory], object]:
     return lambda servo: servo.configure(f"agg:\n  {text}\n")
 
@@ -187,6 +192,39 @@ FAULTS = {
         {},
         {"OPTUNE_VERBOSE_STDERR": "All"},
     ),
+    "patterns without a driver": Fault(
+        configure("serial: ['50*', '60*']\n  complete: ['50good~']"),
+        [
+            "config.yaml: agg.serial has the pattern '60*', which matches no driver",
+            "config.yaml: agg.complete has the pattern '50good~', which matches no driver",
+        ],
+        "correct it, or leave it out; the drivers are 50good",
+        [],
+    ),
+    "links to nowhere": Fault(
+        add_links_to_nowhere,
+        [
+            "adjust.d/10a is a link to nowhere, which does not exist; adjust.d/20b is a link to nowhere, ",
+        ],
+        "mend what cannot be followed, or take it away",
+        [],
+    ),
+    "config.yaml is a link to nowhere": Fault(
+        lambda servo: (servo.path / "config.yaml").symlink_to("/nowhere/config.yaml"),
+        ["config.yaml is a link to /nowhere/config.yaml, which does not exist"],
+        MEND,
+        [],
+    ),
+    "every file executable": Fault(
+        lambda servo: [servo.add_script(name, "") for name in ("Makefile", "README.md", ".gitkeep")],
+        [
+            "on --info: cannot be started: it is no program: it has no #! line",
+            "every file in adjust.d is executable, as on a volume that gives all files the same mode, and so",
+        ],
+        "",
+        ["Makefile"],
+        {"Makefile": "cannot-start"},
+    ),
     "directory open to all": Fault(
         open_to_all("adjust.d"),
         ["adjust.d may be written by everybody on this machine, and what it holds is run as us"],
@@ -222,7 +260,7 @@ def test_it_names_what_is_wrong_and_what_to_do(servo: ServoDirectory, fault: Fau
     assert len(problems) == len(fault.what), problems
     for problem, what in zip(problems, fault.what):
         assert problem["what"].startswith(what)
-        assert problem["remedy"] == fault.remedy
+        assert fault.remedy in ("", problem["remedy"])
     # Which of two that share a lock comes too late is chance.
     hurt = problems[0]["drivers"]
     names = [name.replace("*git", hurt[0]) if hurt else name for name in fault.drivers]
@@ -721,6 +759,30 @@ def test_a_file_without_the_flag_beside_drivers_is_a_remark_only(servo: ServoDir
         "remark: passed over, since not executable: 02b; should one be a driver: chmod +x adjust.d/NAME",
         "no problem found; 1 of 1 driver ok",
     ]
+
+
+def test_what_is_no_driver_by_its_name_is_a_remark(servo: ServoDirectory) -> None:
+    servo.add("01a", "plain")
+    for name in ("01a~", "README.md"):
+        servo.add_script(name, "")
+    (servo.drivers / ".gitkeep").write_text("", encoding="utf-8")
+    final = checked(servo)
+    assert final["problems"] == []
+    assert final["remarks"] == [
+        (
+            "passed over although executable, since named like a backup copy or hidden: 01a~; should one"
+            " be a driver, give it another name"
+        ),
+        "passed over although executable, since named like a document and without a #! line: README.md",
+    ]
+
+
+def test_of_many_mistakes_in_the_section_the_first_are_told(servo: ServoDirectory) -> None:
+    servo.add("01a", "plain")
+    servo.configure("agg:\n" + "".join(f"  key{number}: 1\n" for number in range(20_000)))
+    problems = checked(servo)["problems"]
+    assert len(problems) == 20
+    assert "'key0'" in problems[0]["what"]
 
 
 def test_without_psutil_it_says_so_and_checks_all_the_rest(servo: ServoDirectory) -> None:

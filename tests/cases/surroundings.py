@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cases.case import Case
+from tests.cases.case import Case, driver
 
 QUERY = ("--query", "app")
 
@@ -501,7 +501,8 @@ CASES = (
         words=QUERY,
         reason="bad-configuration",
         message=(
-            "config.yaml cannot be read as YAML: did not find expected key (line 3, column 2: ' serial: []')"
+            "config.yaml cannot be read as YAML: <words> (line 3, column 2: ' serial: []', in what begins in"
+            " line 1)"
         ),
     ),
     Case(
@@ -510,7 +511,7 @@ CASES = (
         config="agg: {parallel: 1",
         words=QUERY,
         reason="bad-configuration",
-        message=("config.yaml cannot be read as YAML: did not find expected ',' or '}' (line 2, column 1)"),
+        message="config.yaml cannot be read as YAML: <words> (line 2, column 1, in what begins in line 1)",
     ),
     Case(
         "SPEC 11",
@@ -518,10 +519,7 @@ CASES = (
         config="agg:\n\tparallel: 1\n",
         words=QUERY,
         reason="bad-configuration",
-        message=(
-            "config.yaml cannot be read as YAML: found character that cannot start any token (line "
-            "2, column 1: '\\tparallel: 1')"
-        ),
+        message=("config.yaml cannot be read as YAML: <words> (line 2, column 1: '\\tparallel: 1')"),
     ),
     Case(
         "SPEC 11",
@@ -551,10 +549,7 @@ CASES = (
         config="agg: {parallel: !Custom 1}",
         words=QUERY,
         reason="bad-configuration",
-        message=(
-            "config.yaml cannot be read as YAML: could not determine a constructor for the tag "
-            "'!Custom' (line 1, column 17: 'agg: {parallel: !Custom 1}')"
-        ),
+        message=("config.yaml, line 1: agg.parallel is !Custom 1, but it must be a whole number, 1 or more"),
     ),
     Case(
         "SPEC 11",
@@ -563,9 +558,8 @@ CASES = (
         words=QUERY,
         reason="bad-configuration",
         message=(
-            "config.yaml cannot be read as YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.mkdir' (line 1, column 17: 'agg: {parallel: "
-            "!!python/object/apply:os.mkdir [pwned]}')"
+            "config.yaml, line 1: agg.parallel is !!python/object/apply:os.mkdir [pwned], but it must be"
+            " a whole number, 1 or more"
         ),
     ),
     Case(
@@ -585,9 +579,7 @@ CASES = (
         config="agg: *nowhere",
         words=QUERY,
         reason="bad-configuration",
-        message=(
-            "config.yaml cannot be read as YAML: found undefined alias (line 1, column 6: 'agg: *nowhere')"
-        ),
+        message=("config.yaml, line 1, column 6: the alias has no anchor of its name before it"),
     ),
     Case(
         "SPEC 11",
@@ -595,7 +587,7 @@ CASES = (
         config="agg: {parallel: 1}\nother: [\n",
         words=QUERY,
         reason="bad-configuration",
-        message=("config.yaml cannot be read as YAML: did not find expected node content (line 3, column 1)"),
+        message="config.yaml cannot be read as YAML: see line 3, column 1",
     ),
     Case(
         "SPEC 11",
@@ -615,7 +607,7 @@ CASES = (
         config="agg: {on_failure: caf\udce9}\n",
         words=QUERY,
         reason="bad-configuration",
-        message="config.yaml cannot be read as YAML: invalid trailing UTF-8 octet (line 1)",
+        message="config.yaml cannot be read as YAML: it is not UTF-8 (line 1)",
     ),
     Case(
         "SPEC 11",
@@ -623,7 +615,7 @@ CASES = (
         config="k8s: caf\udce9\nagg: {parallel: 1}\n",
         words=QUERY,
         reason="bad-configuration",
-        message="config.yaml cannot be read as YAML: invalid trailing UTF-8 octet (line 1)",
+        message="config.yaml cannot be read as YAML: it is not UTF-8 (line 1)",
     ),
     Case(
         "SPEC 11",
@@ -631,7 +623,7 @@ CASES = (
         config="k8s: \x07\nagg: {parallel: 1}\n",
         words=QUERY,
         reason="bad-configuration",
-        message="config.yaml cannot be read as YAML: control characters are not allowed (line 1)",
+        message="config.yaml cannot be read as YAML: a control character stands there (line 1)",
     ),
     Case(
         "SPEC 11",
@@ -664,6 +656,135 @@ CASES = (
         words=QUERY,
         reason="bad-configuration",
         message="config.yaml cannot be read: Too many levels of symbolic links",
+    ),
+    Case(
+        "SPEC 11",
+        "a value after a byte order mark and letters of four bytes",
+        config="\ufeffk8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",
+        words=QUERY,
+        reason="bad-configuration",
+        message=(
+            "config.yaml, line 2: agg.grace is [1, 2], but it must be a number of seconds, from 0 to a"
+            " billion"
+        ),
+    ),
+    Case(
+        "SPEC 11",
+        "a pattern with a range that is the wrong way round",
+        config="agg: {serial: ['k8s-*', 'x[z-a]*']}\n",
+        words=QUERY,
+        reason="bad-configuration",
+        message=(
+            "config.yaml, line 1: agg.serial has the pattern 'x[z-a]*', in which the range 'z-a' is the wrong"
+            " way round"
+        ),
+    ),
+    Case(
+        "SPEC 11",
+        "a number in base 60 that is too long to be one",
+        config=f"agg: {{io_timeout: {'1:' * 300_000}1}}\n",
+        words=QUERY,
+        reason="bad-configuration",
+        message=(
+            f"config.yaml, line 1: agg.io_timeout is {'1:' * 40}..., but it must be a number of seconds, from"
+            " 0 to a billion"
+        ),
+    ),
+    Case(
+        "SPEC 11",
+        "a merge at the top of what is no mapping",
+        config="k8s: agg\n<<: 3\n",
+        words=QUERY,
+        reason="bad-configuration",
+        message="config.yaml, line 2: << merges mappings, and nothing else",
+    ),
+    Case(
+        "SPEC 11",
+        "an unknown key that is merged from a part of the drivers'",
+        config="k8s: &k8s {password: SECRET}\nagg: {<<: *k8s}\n",
+        words=QUERY,
+        reason="bad-configuration",
+        message=(
+            "config.yaml, line 1: the section agg has an unknown key 'password': the keys are parallel,"
+            " serial, io_timeout, grace, cancel_grace, on_failure, log, complete"
+        ),
+    ),
+    Case(
+        "SPEC 11",
+        "a section that is a text of the drivers'",
+        config="k8s: &k8s SECRET\nagg: *k8s\n",
+        words=QUERY,
+        reason="bad-configuration",
+        message="config.yaml, line 1: the section agg must hold keys and values, such as `grace: 5`",
+    ),
+    *(
+        Case(
+            "SPEC 11",
+            f"a mistake in the line of a password: {value!a}",
+            config=f"k8s:\n  password: {value}\nagg: {{grace: 1}}\n",
+            words=QUERY,
+            reason="bad-configuration",
+            message="config.yaml cannot be read as YAML: see line 2, column 13",
+        )
+        for value in ("@SECRET", "`SECRET", "%SECRET", "!SECRET!x y")
+    ),
+    Case(
+        "SPEC 11",
+        "config.yaml is a link to nowhere",
+        before="ln -s /nowhere/config.yaml config.yaml",
+        words=QUERY,
+        reason="bad-configuration",
+        message="config.yaml is a link to /nowhere/config.yaml, which does not exist",
+    ),
+    Case(
+        "SPEC 2",
+        "links that cannot be followed",
+        before="ln -s nowhere adjust.d/01; ln -s 02 adjust.d/02; ln -s driver/x adjust.d/03;"
+        " ln -s nobody@host adjust.d/.#driver; ln -s ../adjust.d adjust.d/04",
+        words=QUERY,
+        code=0,
+        final='{"application":{"components":{"web":{"settings":{"cpu":{"value":2}}}}}}',
+        stderr=(
+            "warning: adjust.d/01 is a link to nowhere, which does not exist\n"
+            "warning: adjust.d/02 is a link to 02, which cannot be followed: Too many levels of symbolic"
+            " links\n"
+            "warning: adjust.d/03 is a link to driver/x, which cannot be followed: Not a directory\n"
+        ),
+    ),
+    Case(
+        "SPEC 2",
+        "no driver but one without the flag, a copy and a document",
+        None,
+        others={"01ec2asg": "", "02winec2~": "", "README.md": ""},
+        before="chmod -x adjust.d/01ec2asg",
+        words=QUERY,
+        code=0,
+        final='{"application":{"components":{}}}',
+        stderr=(
+            "warning: no driver in <servo>/adjust.d (1 file passed over for lack of the executable flag, or"
+            " of our right to use it, 2 files because of the name; chmod +x makes a file a driver)\n"
+        ),
+    ),
+    Case(
+        "SPEC 3",
+        "a colon in the path of a servo directory with a library of its own",
+        before="mkdir a:b; mv adjust adjust.d a:b; cd a:b; : >util.py; : >adjust.py",
+        words=QUERY,
+        reason="bad-environment",
+        message=(
+            "the servo directory is <servo>/a:b, and PYTHONPATH cannot name a directory with a colon in it:"
+            " drivers could not import adjust.py of it. Rename the directory, or mount it where there is no"
+            " colon in the path"
+        ),
+    ),
+    Case(
+        "SPEC 3",
+        "a colon in the path of a servo directory without a library",
+        driver().replace("case", "case :$PYTHONPATH in *:b*) exit 9 ;; esac\ncase"),
+        before="mkdir a:b; mv adjust adjust.d a:b; cd a:b",
+        words=QUERY,
+        code=0,
+        final='{"application":{"components":{"web":{"settings":{"cpu":{"value":2}}}}}}',
     ),
     Case(
         "SPEC 11",
