@@ -94,7 +94,7 @@ class Coordinator:
         if self._call.reads_stdin:
             # Read first of all, whatever else is wrong: the agent does not survive a stdin closed early.
             threads.start(self._read_stdin)
-        threads.start(self._run)
+        threads.start(self._run, threads.DEEP_STACK)
 
     def _run(self) -> None:
         """Work, say the last word, and tell main."""

@@ -6,6 +6,7 @@ Rules:
 - A thread lasts as long as its function, and nobody waits for it: we leave by os._exit.
 - One that ends by an error, as for want of memory, is missed by others: see `mourn`.
 - What two threads share is read and written under a `Lock`; who has something to wait for has a Bell.
+- The size of a thread's stack is ours to choose: `ulimit -s` and the C library may give too little.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 Lock = _thread.allocate_lock
 
+STACK = 1 << 20
+"""Bytes of stack for 400 levels of JSON, several times over. What is not used costs address space alone:
+it is less than a huge page, which the kernel may hand out as a whole."""
+
+DEEP_STACK = 8 << 20
+"""Bytes of stack for the one thread that reads config.yaml, which may be nested as deep as its drivers like."""
+
 
 _mourners: list[Callable[[BaseException], object]] = []
 
@@ -28,8 +36,11 @@ def mourn(tell: Callable[[BaseException], object]) -> None:
     _mourners.append(tell)
 
 
-def start(work: Callable[[], object]) -> None:
-    """Do `work` in a thread of its own. Raises OSError (EAGAIN) when there can be no further one."""
+def start(work: Callable[[], object], stack: int = STACK) -> None:
+    """Do `work` in a thread of its own, with a stack of so many bytes.
+
+    Raises OSError (EAGAIN) when there can be no further thread.
+    """
 
     def live() -> None:
         try:
@@ -38,6 +49,11 @@ def start(work: Callable[[], object]) -> None:
             for tell in _mourners:
                 tell(error)
 
+    try:
+        _thread.stack_size(stack)
+    except (RuntimeError, ValueError):
+        # The system does not let us choose: its own size must do.
+        pass
     try:
         _thread.start_new_thread(live, ())
     except RuntimeError:

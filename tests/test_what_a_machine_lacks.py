@@ -265,6 +265,42 @@ def test_spec_5_a_mistake_of_ours_ends_in_one_final_object_too_and_leaves_no_dri
     wait_until(lambda: not any(map(alive, pids)), 10, "end of the other driver")
 
 
+# Little stack for a thread.
+
+
+DEEP = b'{"a":' * 398 + b"1" + b"}" * 398
+
+
+@pytest.mark.parametrize("words", [["--query", "app"], ["app"]], ids=["query", "adjust"])
+def test_spec_4_the_stack_of_a_thread_holds_400_levels(servo: ServoDirectory, words: list[str]) -> None:
+    """A small `ulimit -s` or another C library gives threads as little."""
+    source = """
+        import _thread
+
+        _thread.stack_size(32 << 10)
+    """
+    deep = servo.path / "deep"
+    deep.write_bytes(b'{"status":"ok","settings":{"cpu":{"value":2}},"more":' + DEEP + b"}")
+    servo.add_script("01", "#!/bin/sh\ncat deep\n")
+    given = b'{"more":' + DEEP + b',"application":{"settings":{"cpu":{"value":4}}}}'
+    completed = servo.run(*words, input=given, env=made(servo, source))
+    assert completed.returncode == 0
+    assert completed.stdout.count(b'{"a":') == 398
+
+
+def test_spec_4_where_the_stack_of_a_thread_cannot_be_chosen_we_go_on(servo: ServoDirectory) -> None:
+    source = """
+        import _thread
+
+        def stack_size(size=0):
+            raise ValueError(f"size not valid: {size} bytes")
+
+        _thread.stack_size = stack_size
+    """
+    servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
+    assert servo.run("app", input=INPUT, env=made(servo, source)).returncode == 0
+
+
 # What we are started with.
 
 
