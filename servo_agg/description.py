@@ -10,7 +10,7 @@ Rules (SPEC 4, 6, 7):
 from __future__ import annotations
 
 from servo_agg.errors import Conflict, Misshapen
-from servo_agg.protocol import kind
+from servo_agg.protocol import kind, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,15 +30,6 @@ def path_of(place: Place) -> str:
     """Name a setting for a person: `web.cpu`, or `cpu` for one of the application itself."""
     component, setting = place
     return setting if component is None else f"{component}.{setting}"
-
-
-def named(name: str) -> str:
-    """Give a name; in quotes where it could be misread, or not be seen at all."""
-    plain = name and name.isprintable() and not any(character in _MISREAD for character in name)
-    return name if plain else repr(name)
-
-
-_MISREAD = frozenset(" ,;:()'\"")
 
 
 def _object(holder: Object, key: str, path: str) -> Object:

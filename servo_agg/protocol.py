@@ -62,6 +62,10 @@ class Malformed:
         self.why = why
 
 
+class GivenTwice(ValueError):
+    """An object has a key more than once; `str(error)` says which (SPEC 4)."""
+
+
 class _NoNumber(ValueError):
     """What the parser would take for a number and JSON, or a reader of ours, would not."""
 
@@ -77,15 +81,31 @@ def _finite(digits: str) -> float:
     return number
 
 
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Called for each object that is read: where the key stands is looked for later.
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise GivenTwice
+    return made
+
+
 class _Reading:
     """What the scanner is told, as by a json.JSONDecoder."""
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
+    object_pairs_hook: Any = staticmethod(_object_of)
     parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
+
+
+class _Pairs(list[tuple[str, object]]):
+    """An object as it was written, in which a key may stand more than once."""
+
+
+class _ReadingPairs(_Reading):
+    object_pairs_hook = _Pairs
 
 
 def _refuse_value(value: object) -> object:
@@ -94,6 +114,7 @@ def _refuse_value(value: object) -> object:
 
 # The stub of make_scanner asks for a scanner, where the scanner asks for this.
 _read = make_scanner(_Reading)  # type: ignore[arg-type]
+_read_pairs = make_scanner(_ReadingPairs)  # type: ignore[arg-type]
 # In this order: no marks against circles, for what is no JSON value, for text, no indent, the two
 # separators; keys are not sorted, none is left out, and no NaN.
 _write = make_encoder(None, _refuse_value, encode_basestring_ascii, None, ":", ",", False, False, False)
@@ -169,8 +190,12 @@ def value_of(text: str) -> Any:
     if text.count("{") + text.count("[") > DEPTH_LIMIT and _depth(text) > DEPTH_LIMIT:
         raise ValueError(f"it is nested more than {DEPTH_LIMIT} levels deep")
     try:
-        value, end = _read(text := text.strip(_WHITE), 0)
-    except _NoNumber:
+        text = text.strip(_WHITE)
+        try:
+            value, end = _read(text, 0)
+        except GivenTwice:
+            raise GivenTwice(_twice(_read_pairs(text, 0)[0])) from None
+    except (_NoNumber, GivenTwice):
         raise
     except (StopIteration, SystemError, ImportError, ValueError) as error:
         # Newer CPython refuses huge whole numbers in terms of its own settings. The other kinds of error
@@ -181,6 +206,45 @@ def value_of(text: str) -> Any:
     if end < len(text):
         raise ValueError(_no_json(text))
     return value
+
+
+def _twice(value: object) -> str:
+    """Say which key is given more than once, the outermost and first of them, with the path to it."""
+    # Each value with its way from the top: the way to the value around it, and its own part.
+    waiting: list[tuple[object, Any]] = [(value, None)]
+    while waiting:
+        value, way = waiting.pop()
+        below: list[tuple[object, Any]] = []
+        if isinstance(value, _Pairs):
+            keys = [key for key, _ in value]
+            if len(set(keys)) < len(keys):
+                return _told_twice(keys, way)
+            below = [(one, (way, key)) for key, one in value]
+        elif isinstance(value, list):
+            below = [(one, (way, number)) for number, one in enumerate(value)]
+        waiting.extend(reversed(below))
+    return ""
+
+
+def _told_twice(keys: list[str], way: object) -> str:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            count = keys.count(key)
+            return f"{_path((way, key))} is given {'twice' if count == 2 else f'{count} times'}"  # noqa: PLR2004
+        seen.add(key)
+    return ""
+
+
+def _path(way: Any) -> str:
+    parts: list[str] = []
+    while way is not None:
+        way, part = way
+        if isinstance(part, str):
+            parts.append("." + named(part if len(part) <= _QUOTED else part[:_QUOTED] + "..."))
+        else:
+            parts.append(f"[{part}]")
+    return "".join(reversed(parts)).removeprefix(".")
 
 
 def _no_json(text: str) -> str:
@@ -194,6 +258,15 @@ def _no_json(text: str) -> str:
         # There may be no descriptor left to import it.
         position = getattr(error, "pos", 0)
     return f"it is no JSON from character {position + 1} on" if position else "it is no JSON"
+
+
+def named(name: str) -> str:
+    """Give a name; in quotes where it could be misread, or not be seen at all."""
+    plain = name and name.isprintable() and not any(character in _MISREAD for character in name)
+    return name if plain else repr(name)
+
+
+_MISREAD = frozenset(" ,;:()'\"")
 
 
 def kind(value: object) -> str:

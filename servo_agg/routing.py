@@ -9,9 +9,9 @@ Rules (SPEC 7, 11, 14):
 
 from __future__ import annotations
 
-from servo_agg.description import in_words, named, path_of, settings_in, united
+from servo_agg.description import in_words, path_of, settings_in, united
 from servo_agg.errors import BadInput, UnknownSettings, near
-from servo_agg.protocol import value_of
+from servo_agg.protocol import GivenTwice, named, value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ def chosen(choices: Sequence[str], description: Object) -> Object:
         done.add(place)
         text = choice[len(path) + 1 :]
         present = described[place].get("value") if isinstance(described[place], dict) else None
-        _put(application, place, {"value": text if isinstance(present, str) else _value_or_text(text)})
+        try:
+            value = text if isinstance(present, str) else _value_or_text(text)
+        except GivenTwice as error:
+            raise BadInput(f"--set {path}: in its value {error}") from None
+        _put(application, place, {"value": value})
     if unknown:
         raise UnknownSettings("; ".join(_not_described(choice, places) for choice in unknown))
     return {"application": application}
@@ -121,6 +125,8 @@ def _owner_in_words(component: str | None) -> str:
 def _value_or_text(text: str) -> Any:
     try:
         return value_of(text)
+    except GivenTwice:
+        raise
     except ValueError:
         return text
 

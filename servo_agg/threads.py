@@ -25,7 +25,7 @@ STACK = 1 << 20
 it is less than a huge page, which the kernel may hand out as a whole."""
 
 DEEP_STACK = 8 << 20
-"""Bytes of stack for the one thread that reads config.yaml, which may be nested as deep as its drivers like."""
+"""Bytes of stack for the one thread that reads config.yaml: its drivers' part may be nested deeper."""
 
 
 _mourners: list[Callable[[BaseException], object]] = []
@@ -49,15 +49,19 @@ def start(work: Callable[[], object], stack: int = STACK) -> None:
             for tell in _mourners:
                 tell(error)
 
-    try:
-        _thread.stack_size(stack)
-    except (RuntimeError, ValueError):
-        # The system does not let us choose: its own size must do.
-        pass
+    _choose_stack(stack)
     try:
         _thread.start_new_thread(live, ())
     except RuntimeError:
         raise BlockingIOError(errno.EAGAIN, "there can be no further thread") from None
+
+
+def _choose_stack(size: int) -> None:
+    try:
+        _thread.stack_size(size)
+    except (RuntimeError, ValueError):
+        # The system does not let us choose: its own size must do.
+        return
 
 
 class Bell:

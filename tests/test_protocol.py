@@ -137,6 +137,11 @@ def test_anything_else_is_malformed_and_the_start_of_the_line_is_quoted(line: by
         pytest.param(b"[1]", "list", id="list"),
         pytest.param(b"hello", "JSON", id="text"),
         pytest.param(b" " * 10 + b"x" * LINE_LIMIT, "4 MiB", id="length"),
+        pytest.param(b'{"a":{"x y":1,"b":2,"x y":1}}', "a.'x y' is given twice: ", id="key-twice"),
+        pytest.param(b'{"a":[1,{"b":1,"\\u0062":2,"b":3}]}', "a[1].b is given 3 times", id="in-a-list"),
+        pytest.param(b'{"a":{"b":1,"b":2},"c":1,"c":2}', "c is given twice", id="outermost-first"),
+        pytest.param(b'{"a":{"b":1,"b":2},"c":}', "no JSON from character 24", id="twice-and-torn"),
+        pytest.param(b'{"a":' * 398 + b'{"b":1,"b":2}' + b"}" * 398, ".a.a.b is given twice", id="deep"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(line: bytes, words: str) -> None:

@@ -111,6 +111,7 @@ def test_as_often_as_needed(servo: ServoDirectory) -> None:
             "--set twice.x=1 may mean 'twice.x' of the application and 'x' of component 'twice': give it on",
         ),
         (["web.cpu=1", "replicas=1", "web.cpu=1"], "bad-input", "--set gives web.cpu more than once"),
+        (['web.cpu={"a":1,"a":2}'], "bad-input", "--set web.cpu: in its value a is given twice"),
     ],
 )
 @pytest.mark.parametrize("operation", [(), ("--plan", "--json")], ids=["adjust", "plan"])

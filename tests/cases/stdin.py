@@ -77,6 +77,16 @@ CASES = (
     ),
     Case(
         "SPEC 7.1",
+        "a component twice",
+        stdin='{"application":{"components":{"web":{},"web":{"settings":{}}}}}',
+        reason="bad-input",
+        message=(
+            "the input is malformed: application.components.web is given twice:"
+            ' \'{"application":{"components":{"web":{},"web":{"settings":{}}}}}\''
+        ),
+    ),
+    Case(
+        "SPEC 7.1",
         "a newline in a text",
         stdin='{"application":{"note":"a\nb"}}',
         reason="bad-input",
