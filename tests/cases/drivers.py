@@ -839,8 +839,11 @@ ADJUSTS = (
         "SPEC 4",
         "the same key twice",
         adjust('{"status":"ok","status":"failed","message":"a","message":"b"}'),
-        reason="unknown",
-        message="driver: failed: b",
+        reason="malformed",
+        message=(
+            "driver: failed: its output is malformed: status is given twice:"
+            ' \'{"status":"ok","status":"failed","message":"a","message":"b"}\''
+        ),
     ),
     Case(
         "SPEC 4",
