@@ -160,7 +160,7 @@ class Coordinator:
         faults: list[Fault] | None = [] if call.operation == "check" else None
         config = Config(os.environ, faults)
         if config.log is not None:
-            self._begin_history().write_to(config.log, self._console.say)
+            self._begin_history().write_to(config.log)
         supervisor.environment = config.environment
         supervisor.shorten = lambda text: shortened(text, config.stderr)
         run = Run(

@@ -2,14 +2,16 @@
 
 Rules (SPEC 11, 14):
 - The log and the timings tell the same: both are made of these records.
-- A log line is written whole, as soon as its phase of the driver has ended, by a thread of its own:
-  a log that hangs or can't be written never fails or delays a run.
+- A log line is written whole, as soon as its phase of the driver has ended, by a thread of its own, which
+  opens the log, too: one that cannot be written never fails a run, one that hangs delays its end by 1 s.
+- A line begins on a fresh line, also behind one that a full disk has torn.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from stat import S_ISREG
 
 from servo_agg.outlet import Outlet
 from servo_agg.protocol import encode
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from servo_agg.report import Outcome
+
+_NONE = -1
+"""What stands for a descriptor that there is not."""
+
+_NEWLINE = 10
 
 _PATIENCE = 1.0
 """Seconds that the log has at the end of a run to take what it has not yet taken."""
@@ -40,6 +47,75 @@ def _is_taken(descriptor: int) -> bool:
     )
 
 
+class _Log(Outlet):
+    """The log: opened, looked at and written by a thread of its own, since a file system may hang.
+
+    refusal  a sentence that says why nothing can be logged, once that is known
+    lost     whether a line could not be written
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_NONE, lambda: None)
+        self._path = path
+        self._reader = _NONE
+        self._torn = False
+        self.refusal = ""
+        self.lost = False
+
+    def _write(self) -> None:
+        try:
+            self.refusal = self._open()
+        except OSError as error:
+            self.refusal = f"cannot be written: {os.strerror(error.errno or 0)}"
+        if self.refusal:
+            self.give_up()
+        super()._write()
+
+    def _open(self) -> str:
+        # O_NONBLOCK: it may be a pipe that nobody reads.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        if _is_taken(descriptor):
+            os.close(descriptor)
+            return "is our stdout or config.yaml: nothing is logged"
+        self._descriptor = descriptor
+        if S_ISREG(os.fstat(descriptor).st_mode):
+            self._reader = self._open_reader(descriptor)
+        return ""
+
+    def _open_reader(self, descriptor: int) -> int:
+        try:
+            reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            # We may write to it, and not read it.
+            return _NONE
+        if os.path.sameopenfile(reader, descriptor):
+            return reader
+        os.close(reader)
+        return _NONE
+
+    def _write_all(self, block: memoryview) -> memoryview:
+        """Write lines, beginning on a fresh line; give nothing back, since the next may find room again."""
+        if self._is_torn():
+            block = memoryview(b"\n" + block)
+        left = super()._write_all(block)
+        if left:
+            self.lost = True
+            self._torn = len(left) < len(block) and block[-len(left) - 1] != _NEWLINE
+        else:
+            self._torn = False
+        return memoryview(b"")
+
+    def _is_torn(self) -> bool:
+        """Tell whether what the log holds ends amid a line, as after a full disk."""
+        if self._reader == _NONE:
+            return self._torn
+        try:
+            size = os.fstat(self._reader).st_size
+            return size > 0 and os.pread(self._reader, 1, size - 1) not in (b"\n", b"")
+        except OSError:
+            return self._torn
+
+
 class History:
     """The records of a run, in the order in which the phases ended."""
 
@@ -49,24 +125,19 @@ class History:
         self._application = application
         self._started = started
         self._began_at = time.time() - (time.monotonic() - started)
-        self._log: Outlet | None = None
+        self._log: _Log | None = None
         self._path = ""
 
-    def write_to(self, path: str, warn: Callable[[str], None]) -> None:
-        """Have each record appended to the log `path`; `warn` is told in a sentence when it can't be."""
+    def write_to(self, path: str) -> None:
+        """Have each record appended to the log `path`."""
         self._path = path
+        self._log = _Log(path)
         try:
-            # Not to hang, should it be a pipe that nobody reads.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-            descriptor = os.open(path, flags, 0o644)
-        except OSError as error:
-            warn(f"warning: the log {path} cannot be written: {os.strerror(error.errno or 0)}")
+            # Now, so that a slow file system is opened while the drivers run.
+            self._log.begin()
+        except OSError:
+            # The first record finds out again.
             return
-        if _is_taken(descriptor):
-            warn(f"warning: the log {path} is our stdout or config.yaml: nothing is logged")
-            os.close(descriptor)
-            return
-        self._log = Outlet(descriptor, lambda: None)
 
     def remember(self, phase: str, started_at: float, outcome: Outcome) -> None:
         """Take in the end of a phase of a driver that began at `started_at`, in monotonic seconds."""
@@ -76,8 +147,13 @@ class History:
             self._log.put(encode(self._line(record)))
 
     def close(self, warn: Callable[[str], None]) -> None:
-        """Wait a moment for the log to take all of it; `warn` is told when it does not."""
-        if self._log is not None and self.records and not self._log.drain(_PATIENCE):
+        """Wait a moment for the log to take all of it; `warn` is told in a sentence when it does not."""
+        if self._log is None or not self.records:
+            return
+        whole = self._log.drain(_PATIENCE)
+        if self._log.refusal:
+            warn(f"warning: the log {self._path} {self._log.refusal}")
+        elif self._log.lost or not whole:
             warn(f"warning: the log {self._path} cannot be written: not all lines of this run are in it")
 
     def _line(self, record: Record) -> dict[str, Any]:

@@ -70,6 +70,14 @@ class Outlet:
             self._size += len(lines)
         self._news.ring()
 
+    def give_up(self) -> None:
+        """Take in that nothing can be written; what waits is lost."""
+        with self._lock:
+            self.broken = True
+            self._waiting = []
+            self._size = 0
+        self._written.ring()
+
     def finish(self) -> bool:
         """Take in that nothing more will be said; tell whether all is written, or never will be."""
         with self._lock:
@@ -96,6 +104,9 @@ class Outlet:
         return not (self.broken or self._size)
 
     def _has_room(self) -> bool:
+        if self._descriptor < 0:
+            # It is still being opened.
+            return False
         writable = select.poll()
         writable.register(self._descriptor, select.POLLOUT)
         return any(events & select.POLLOUT for _, events in writable.poll(0))
@@ -108,7 +119,7 @@ class Outlet:
                 self._news.wait()
                 continue
             block = b"".join(lines)
-            written = self._write_all(memoryview(block))
+            written = not self._write_all(memoryview(block))
             with self._lock:
                 was_full = self.full
                 self._size -= len(block)
@@ -121,7 +132,8 @@ class Outlet:
             if news:
                 self._tell()
 
-    def _write_all(self, block: memoryview) -> bool:
+    def _write_all(self, block: memoryview) -> memoryview:
+        """Return what could not be written; empty when all was."""
         while block:
             try:
                 block = block[os.write(self._descriptor, block) :]
@@ -131,8 +143,8 @@ class Outlet:
                 writable.register(self._descriptor, select.POLLOUT)
                 writable.poll()
             except BrokenPipeError:
-                return False
+                break
             except OSError as error:
                 self.trouble = os.strerror(error.errno or 0)
-                return False
-        return True
+                break
+        return block

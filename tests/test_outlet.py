@@ -222,7 +222,7 @@ class _Late(Outlet):
 
     turn = threading.Event()
 
-    def _write_all(self, block: memoryview) -> bool:
+    def _write_all(self, block: memoryview) -> memoryview:
         self.turn.wait(20)
         return super()._write_all(block)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.processes import environment, wait_until
+from tests.sources import made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -412,3 +413,104 @@ def test_time_in_which_we_were_stopped_is_told_though_it_is_not_held_against_any
     web, db = [line for line in logged(servo) if line["phase"] == "adjust"]
     assert web["seconds"] >= 2
     assert db["start"] >= web["start"] + 2
+
+
+SLOW_LOG = """
+    import os, time
+
+    def slow(real):
+        def call(path, *arguments, **more):
+            if os.path.basename(str(path)) == "run.log":
+                time.sleep(60)
+            return real(path, *arguments, **more)
+        return call
+
+    os.open = slow(os.open)
+"""
+"""A file server that does not answer when run.log is opened."""
+
+
+@pytest.mark.parametrize("words", [("--query", "app"), ("app",)], ids=["query", "adjust"])
+def test_a_log_that_hangs_when_it_is_opened_delays_the_end_alone(
+    servo: ServoDirectory, words: tuple[str, ...]
+) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain", component="web")
+    servo.add("02b", "plain", component="db")
+    completed = servo.run(*words, input=REQUEST, env=made(servo, SLOW_LOG), timeout=30)
+    assert completed.returncode == 0
+    assert completed.stderr == (
+        b"warning: the log run.log cannot be written: not all lines of this run are in it\n"
+    )
+
+
+def test_a_log_that_hangs_when_it_is_opened_keeps_no_signal_from_us(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "silent")
+    with servo.agent(env=made(servo, SLOW_LOG)).start_adjust("app", servo.request("01a.cpu")) as running:
+        servo.pids("01a", "leader", "child", "grandchild")
+        running.send_signal(signal.SIGTERM)
+        assert running.finish(30).returncode == 128 + signal.SIGTERM
+
+
+def test_a_log_that_hangs_delays_nothing_where_there_is_nothing_to_log(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    completed = servo.run("--query", "app", env=made(servo, SLOW_LOG), timeout=30)
+    assert completed.returncode == 0
+    assert b"cannot be written" not in completed.stderr
+
+
+def test_a_line_behind_a_torn_one_begins_on_a_fresh_line(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain", component="web")
+    (servo.path / "run.log").write_bytes(b'{"driver":"tor')
+    for _ in range(2):
+        assert servo.run("--query", "app").returncode == 0
+    torn, *lines = (servo.path / "run.log").read_text(encoding="ascii").splitlines()
+    assert torn == '{"driver":"tor'
+    assert [json.loads(line)["driver"] for line in lines] == ["01a", "01a"]
+
+
+TORN = """
+    import os
+
+    wrote = os.write
+    full = []
+
+    def write(descriptor, block):
+        if b'"phase":"query"' in bytes(block) and not full:
+            full.append(descriptor)
+            return wrote(descriptor, bytes(block)[:20])
+        if full == [descriptor]:
+            full.append(descriptor)
+            raise OSError(28, "No space left on device")
+        return wrote(descriptor, block)
+
+    os.write = write
+"""
+"""The disk of the log is full amid the line of a query, and has room again after that."""
+
+
+@pytest.mark.parametrize("readable", [True, False], ids=["readable", "write-only"])
+def test_a_disk_that_was_full_for_a_moment_costs_no_later_line(
+    servo: ServoDirectory, *, readable: bool
+) -> None:
+    log = servo.path / "run.log"
+    reader = -1
+    if readable:
+        servo.configure("agg: {log: run.log}")
+    else:
+        # A pipe cannot be looked at.
+        servo.configure("agg: {log: run.fifo}")
+        os.mkfifo(servo.path / "run.fifo")
+        reader = os.open(servo.path / "run.fifo", os.O_RDONLY | os.O_NONBLOCK)
+    servo.add("01a", "plain", component="web")
+    completed = servo.run("app", input=json.dumps(servo.request("web.cpu")).encode(), env=made(servo, TORN))
+    text = log.read_bytes() if readable else os.read(reader, 1 << 16)
+    if not readable:
+        os.close(reader)
+    assert completed.returncode == 0
+    assert b"not all lines of this run are in it" in completed.stderr
+    torn, last = text.splitlines()
+    assert len(torn) == 20
+    assert json.loads(last)["phase"] == "adjust"

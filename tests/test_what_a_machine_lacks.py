@@ -10,13 +10,12 @@ import json
 import os
 import signal
 import subprocess
-import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.processes import alive, environment, wait_until
-from tests.sources import adjusting
+from tests.sources import adjusting, made
 
 if TYPE_CHECKING:
     from tests.servo import Completed, ServoDirectory
@@ -72,14 +71,6 @@ NOTHING_KNOWN = """
     os.listdir = refusing(os.listdir)
 """
 """/proc is refused to all, psutil too, as when no descriptor is left."""
-
-
-def made(servo: ServoDirectory, source: str) -> dict[str, str | None]:
-    """Return the environment in which each interpreter begins with `source`."""
-    place = servo.path.parent / "made"
-    place.mkdir()
-    (place / "sitecustomize.py").write_text(textwrap.dedent(source), encoding="utf-8")
-    return {"PYTHONPATH": str(place)}
 
 
 def reason_of(completed: Completed) -> str:
