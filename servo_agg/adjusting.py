@@ -136,16 +136,29 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
 def _lock(run: Run) -> None:
     """Take the lock of the servo directory, waiting for another adjust a while (SPEC 10).
 
-    Raises Busy. It is held until this process and its guardian have ended.
+    Raises Busy, and BadEnvironment where there is nothing that we may lock. It is held until this process
+    and its guardian have ended.
     """
-    import fcntl  # noqa: PLC0415 - only an adjust takes the lock
-
+    if not run.locks:
+        raise BadEnvironment(
+            f"neither {run.config.directory} nor its adjust.d may be opened, so that no lock can be taken"
+            " against another adjust: let this user read one of them"
+        )
     limit = run.config.limit
     patience = _LOCK_PATIENCE if limit is None else min(_LOCK_PATIENCE, limit)
     until = run.listener.now() + patience
-    while run.lock is not None and not run.listener.cause:
+    faults = [_lock_one(run, descriptor, until, patience) for descriptor in run.locks]
+    if all(faults):
+        run.note(f"no lock is taken: the file system of {run.config.directory} knows none ({faults[0]})")
+
+
+def _lock_one(run: Run, descriptor: int, until: float, patience: float) -> str:
+    """Lock one directory, unless we are to end; return why its file system cannot, "" when it can."""
+    import fcntl  # noqa: PLC0415 - only an adjust takes the lock
+
+    while not run.listener.cause:
         try:
-            fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if run.listener.now() >= until:
                 raise Busy(
@@ -153,12 +166,10 @@ def _lock(run: Run) -> None:
                 ) from None
             run.listener.pause(_LOCK_GLANCE)
         except OSError as error:
-            run.note(
-                f"no lock is taken: the file system of {run.config.directory} knows none ({error.strerror})"
-            )
-            return
+            return error.strerror or "unknown"
         else:
-            return
+            break
+    return ""
 
 
 def refuse_without_drivers(run: Run, request: Object | None, choices: Sequence[str]) -> None:

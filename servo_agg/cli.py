@@ -29,7 +29,7 @@ from servo_agg import operations, threads  # noqa: E402 - as above
 from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
 from servo_agg.console import printable  # noqa: E402 - as above
 from servo_agg.coordinator import Coordinator, confess, read_stdin  # noqa: E402 - as above
-from servo_agg.errors import WrongUsage  # noqa: E402 - as above
+from servo_agg.errors import WrongUsage, lack  # noqa: E402 - as above
 from servo_agg.events import AGENT_GONE, Ended  # noqa: E402 - as above
 from servo_agg.guardian import Guardian  # noqa: E402 - as above
 from servo_agg.ledger import Ledger  # noqa: E402 - as above
@@ -40,6 +40,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+
+_READ_BY_ALL = 0o444
 
 _FINISHED = 0
 _BEREFT = 255
@@ -178,8 +180,8 @@ def main() -> NoReturn:
     bereft: list[BaseException] = []
     try:
         ledger = Ledger()
-        lock = _directory() if call.operation == "adjust" else None
-        guardian = Guardian(ledger, [] if lock is None else [lock])
+        locks = _open_for_locks() if call.operation == "adjust" else []
+        guardian = Guardian(ledger, locks)
         noticed, notice = _heed_signals()
 
         def finish() -> None:
@@ -190,7 +192,7 @@ def main() -> NoReturn:
             os.write(notice, bytes([_BEREFT]))
 
         threads.mourn(miss)
-        coordinator = Coordinator(call, ledger, guardian, lock, finish)
+        coordinator = Coordinator(call, ledger, guardian, locks, finish)
         coordinator.start()
         status = _watch(coordinator, guardian, noticed, bereft)
         astray = coordinator.astray
@@ -249,9 +251,30 @@ def _explain(descriptor: int, text: str) -> bool:
     return True
 
 
-def _directory() -> int | None:
-    """Open the servo directory for its lock, which the guardian is to hold too (SPEC 10)."""
+def _open_for_locks() -> list[int]:
+    """Return descriptors of what an adjust must lock, in this order; the guardian holds them too (SPEC 10).
+
+    Where somebody may not open the servo directory, all lock adjust.d as well, which each of them can list.
+    Empty when neither may be opened. Raises OSError when the machine lacks the means.
+    """
+    found: list[int] = []
+    for path in (".", "adjust.d"):
+        if found and _may_be_read_by_all(found[0]):
+            break
+        try:
+            found.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        except OSError as error:
+            if lack(error):
+                raise
+    return found
+
+
+def _may_be_read_by_all(directory: int) -> bool:
     try:
-        return os.open(".", os.O_RDONLY)
-    except OSError:
-        return None
+        # A list of who may do what can take it from some, whatever the mode says.
+        if "system.posix_acl_access" in os.listxattr(directory):
+            return False
+    except (AttributeError, OSError):
+        # Not on this system, or not on this file system.
+        pass
+    return os.fstat(directory).st_mode & _READ_BY_ALL == _READ_BY_ALL

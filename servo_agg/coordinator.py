@@ -51,9 +51,14 @@ class Coordinator:
     """
 
     def __init__(
-        self, call: Call, ledger: Ledger, guardian: Guardian, lock: int | None, finish: Callable[[], object]
+        self,
+        call: Call,
+        ledger: Ledger,
+        guardian: Guardian,
+        locks: list[int],
+        finish: Callable[[], object],
     ) -> None:
-        """Take what to do; `lock`: see Run; `finish` is called when all is done and said."""
+        """Take what to do; `locks`: see Run; `finish` is called when all is done and said."""
         self.status = 1
         self.astray = False
         self.last_word = threads.Lock()
@@ -61,7 +66,7 @@ class Coordinator:
         self._call = call
         self._finish = finish
         self._guardian = guardian
-        self._lock = lock
+        self._locks = locks
         self._out = Outlet(1, self._wake)
         self._err = Outlet(2, self._wake)
         self._history: History | None = None
@@ -172,7 +177,7 @@ class Coordinator:
             # Of a check the answer holds it all; what is told meanwhile is for who waits for it.
             tell=self._console.say if faults is None or os.isatty(2) else self._console.note,
             note=self._console.note,
-            lock=self._lock,
+            locks=self._locks,
             guarded=self._guardian.lives,
         )
         if faults is not None:

@@ -55,7 +55,7 @@ class Run:
     say   sends objects to the agent, each as a line
     tell  says a line to whoever reads stderr
     note  says a line to a person who asked for details
-    lock  a descriptor of the servo directory on which to lock it; None if there is none
+    locks descriptors of the directories that an adjust must lock, in this order
     guarded  returns whether the guardian is there
     """
 
@@ -69,7 +69,7 @@ class Run:
         say: Callable[..., None],
         tell: Callable[[str], None],
         note: Callable[[str], None],
-        lock: int | None,
+        locks: Sequence[int],
         guarded: Callable[[], bool],
     ) -> None:
         """Take the surroundings; `started` is our own start, in the listener's time."""
@@ -80,7 +80,7 @@ class Run:
         self.say = say
         self.tell = tell
         self.note = note
-        self.lock = lock
+        self.locks = locks
         self.guarded = guarded
         for name, why in config.unreachable.items():
             tell(f"warning: adjust.d/{name} {why}")

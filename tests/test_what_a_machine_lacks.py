@@ -193,6 +193,54 @@ def test_spec_10_where_the_file_system_knows_no_locks_we_go_on_and_say_so(servo:
     assert b"No locks available" in completed.stderr
 
 
+@pytest.mark.parametrize(
+    ("mode", "held", "reason"),
+    [
+        pytest.param(0o755, ".", "busy", id="the-directory"),
+        pytest.param(0o755, "adjust.d", "success", id="what-need-not-be-locked"),
+        # Others may not open it, whether we may or not.
+        pytest.param(0o711, "adjust.d", "busy", id="readable-by-the-owner"),
+        pytest.param(0o711, ".", "busy", id="readable-by-the-owner-who-holds-it"),
+        pytest.param(0o311, "adjust.d", "busy", id="readable-by-nobody"),
+    ],
+)
+def test_spec_10_users_of_different_rights_exclude_one_another(
+    servo: ServoDirectory, mode: int, held: str, reason: str
+) -> None:
+    servo.add_script("01", adjusting("""echo '{"status":"ok"}'"""))
+    holder = os.open(servo.path / held, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    servo.path.chmod(mode)
+    # So that permissions hold, even for root.
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    try:
+        completed = servo.run("app", input=INPUT, env={"OPTUNE_IO_TIMEOUT": "2"}, command=[*drop, "./adjust"])
+    finally:
+        servo.path.chmod(0o755)
+        os.close(holder)
+    assert completed.reply["reason"] == reason
+
+
+def test_spec_10_where_nothing_may_be_locked_an_adjust_is_refused(servo: ServoDirectory) -> None:
+    source = """
+        import os
+
+        def opening(real):
+            def call(path, *arguments, **more):
+                if path in (".", "adjust.d"):
+                    raise PermissionError(13, "Permission denied", path)
+                return real(path, *arguments, **more)
+            return call
+
+        os.open = opening(os.open)
+    """
+    servo.add_script("01", adjusting("""touch adjusted; echo '{"status":"ok"}'"""))
+    completed = servo.run("app", input=INPUT, env=made(servo, source))
+    assert reason_of(completed) == "bad-environment"
+    assert "no lock can be taken" in completed.reply["message"]
+    assert not (servo.path / "adjusted").exists()
+
+
 # A module that cannot be loaded.
 
 
