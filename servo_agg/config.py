@@ -9,6 +9,7 @@ Rules (SPEC 2, 3, 9):
 from __future__ import annotations
 
 import os
+import sys
 
 from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD, lack
 from servo_agg.lifecycle import extent
@@ -27,6 +28,10 @@ VERBOSE_STDERR = "OPTUNE_VERBOSE_STDERR"
 
 STDERR_WORDS = ("all", "minimal", "none")
 """The values of OPTUNE_VERBOSE_STDERR (SPEC 13)."""
+
+_LOCALE = "LC_CTYPE"
+_COERCED = frozenset(("C.UTF-8", "C.utf8", "UTF-8"))
+"""The values that Python itself may give to LC_CTYPE."""
 
 _DEEPEST = 8
 """Aggregators inside one another: more are taken for one that runs itself, for ever."""
@@ -315,4 +320,26 @@ def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, st
         # Not by way of the number, which has 17 digits at most.
         ours[TIMEOUT] = str(int(text.partition(".")[0].lstrip("0")) - 1)
     # A variable without a name, which nobody could look up, cannot be handed on.
-    return {**{name: value for name, value in environment.items() if name}, **ours}
+    theirs = {name: value for name, value in environment.items() if name}
+    if theirs.get(_LOCALE) in _COERCED:
+        _restore_locale(theirs)
+    return {**theirs, **ours}
+
+
+def _restore_locale(environment: dict[str, str]) -> None:
+    """Take back what Python did to LC_CTYPE when it found the locale C (PEP 538); a driver gets what we got."""
+    try:
+        with open("/proc/self/environ", "rb") as initial:
+            variables = initial.read().split(b"\0")
+    except OSError:
+        # Python also turns its UTF-8 mode on when it finds the locale C.
+        if sys.flags.utf8_mode and not environment.get("PYTHONUTF8"):
+            del environment[_LOCALE]
+        return
+    name = _LOCALE.encode() + b"="
+    before = next((one[len(name) :] for one in variables if one.startswith(name)), None)
+    if before is None:
+        del environment[_LOCALE]
+    else:
+        environment[_LOCALE] = os.fsdecode(before)
+

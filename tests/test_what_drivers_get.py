@@ -16,6 +16,7 @@ import pytest
 from tests.agent import Agent
 from tests.processes import environment, kill_session
 from tests.servo import REPOSITORY
+from tests.sources import made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,6 +179,43 @@ def test_spec_3_pythonpath(servo: ServoDirectory, before: str | None, between: l
     assert Path(last).resolve() == BUNDLED
     assert (Path(last) / "adjust.py").is_file()
     assert (Path(last) / "util.py").is_file()
+
+
+LOCALES = [
+    (None, "unset"),
+    ("", ""),
+    ("C", "C"),
+    ("POSIX", "POSIX"),
+    ("C.UTF-8", "C.UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), LOCALES)
+def test_spec_3_what_python_does_to_lc_ctype_stays_with_us(
+    servo: ServoDirectory, before: str | None, after: str
+) -> None:
+    env = {"LC_ALL": None, "LANG": "C", "LC_CTYPE": before}
+    assert variable(servo, "LC_CTYPE", env) == after
+
+
+@pytest.mark.parametrize(("before", "after"), [LOCALES[0], LOCALES[-1]])
+def test_spec_3_nor_does_a_driver_get_it_where_there_is_no_proc(
+    servo: ServoDirectory, before: str | None, after: str
+) -> None:
+    source = """
+        import builtins
+
+        def opening(real):
+            def call(path, *arguments, **more):
+                if path == "/proc/self/environ":
+                    raise FileNotFoundError(2, "No such file or directory", path)
+                return real(path, *arguments, **more)
+            return call
+
+        builtins.open = opening(open)
+    """
+    env = {"LC_ALL": None, "LANG": "C", "LC_CTYPE": before, "PYTHONUTF8": None, **made(servo, source)}
+    assert variable(servo, "LC_CTYPE", env) == after
 
 
 @pytest.mark.parametrize(
