@@ -13,7 +13,7 @@ import sys
 
 from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD, lack
 from servo_agg.lifecycle import extent
-from servo_agg.processes import MARK, depth
+from servo_agg.processes import MARK, chain, still_around_us
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Config:
 
         With `faults`, which a check gives, the latter two are put there, and the defaults hold.
         """
-        if depth(environment.get(MARK)) >= _DEEPEST:
+        outer = still_around_us(environment.get(MARK))
+        if len(outer) >= _DEEPEST:
             raise BadEnvironment(
                 f"aggregators run inside one another, {_DEEPEST} deep: a driver of this servo directory seems"
                 " to lead back to it; see where the scripts in adjust.d change to"
@@ -129,7 +130,7 @@ class Config:
         how = environment.get(VERBOSE_STDERR) or "all"
         self.stderr = how if how in STDERR_WORDS else "none"
         _judge_places(self.directory, faults)
-        self.environment = _for_drivers(environment, self.directory)
+        self.environment = {**_for_drivers(environment, self.directory), MARK: chain(outer)}
 
     def _discover(self) -> None:
         """List adjust.d. Raises NoAdjustD or BadEnvironment."""
@@ -327,7 +328,7 @@ def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, st
 
 
 def _restore_locale(environment: dict[str, str]) -> None:
-    """Take back what Python did to LC_CTYPE when it found the locale C (PEP 538); a driver gets what we got."""
+    """Take back what Python did to LC_CTYPE when it found the locale C (PEP 538)."""
     try:
         with open("/proc/self/environ", "rb") as initial:
             variables = initial.read().split(b"\0")

@@ -33,7 +33,7 @@ class Child:
     """A driver that has been started.
 
     pid     its pid, which is its own until `reap`
-    mark    the last in MARK of its environment
+    mark    in the last link of MARK in its environment
     worker  what moves its bytes
     reaped  whether `reap` was called
     """
@@ -79,7 +79,7 @@ class Child:
             self.pid = os.posix_spawn(
                 path,
                 [path, *arguments],
-                {**environment, MARK: chained(environment.get(MARK), self.mark)},
+                {**environment, MARK: chained(environment.get(MARK), self.mark, asked=given is None)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for end, number in zip(theirs, (1, 2, 0))],
                 setsid=True,
                 setsigmask=(),

@@ -32,7 +32,6 @@ MARK = "SERVO_AGG_START"
 
 _LINK = "."
 
-
 _EXITING = 0x4
 """PF_EXITING among the flags of a process in Linux."""
 
@@ -88,7 +87,7 @@ class Process:
         """Read its marks, unless they are known: for many trees that takes most of the time of a stop."""
         if self._marks is None:
             value = self._mark()
-            self._marks = None if value is None else set(value.split(_LINK))
+            self._marks = None if value is None else {link.partition("-")[0] for link in value.split(_LINK)}
 
     def _mark(self) -> str | None:
         """Give the value of MARK in its environment, or ""; None when it cannot be told now.
@@ -321,14 +320,81 @@ def read_marks(processes: Iterable[Process]) -> None:
     each(unread, lambda pid: unread[pid].read_marks())
 
 
-def depth(value: str | None) -> int:
-    """Count the aggregators around us, by the value of MARK in our environment."""
-    return 1 + value.count(_LINK) if value else 0
+def still_around_us(value: str | None) -> list[str]:
+    """Give the links of a value of MARK whose aggregators still run.
+
+    A daemon inherits the links of aggregators that have ended long ago: these say nothing of where it runs.
+    """
+    return [link for link in value.split(_LINK) if _runs(link)] if value else []
 
 
-def chained(outer: str | None, mark: str) -> str:
-    """Give the value of MARK for a driver: what an aggregator around us has started stays known as its."""
-    return f"{outer}{_LINK}{mark}" if outer else mark
+def chain(links: Iterable[str]) -> str:
+    """Give the value of MARK that has these links."""
+    return _LINK.join(links)
+
+
+def chained(outer: str | None, mark: str, *, asked: bool) -> str:
+    """Give the value of MARK for a driver: what an aggregator around us has started stays known as its.
+
+    Each link is `MARK-PID-BORN-SPACE-SECONDS`: which aggregator made the start, and for how long from its
+    own start it counts in any case. `asked`: it is for an answer alone, for which nobody restarts an agent.
+    """
+    link = "-".join((mark, *map(str, _ourselves()), str(_ASKED if asked else _ADJUSTED)))
+    return chain((outer, link)) if outer else link
+
+
+_us: list[tuple[int, int, int]] = []
+
+
+def _ourselves() -> tuple[int, int, int]:
+    """Give our pid, our start time, and the number of the space in which pids mean what they mean to us.
+
+    The latter two are 0 where they cannot be known, as where /proc shows another space.
+    """
+    if not _us:
+        pid = os.getpid()
+        try:
+            known = os.readlink("/proc/self") == str(pid)
+            space = os.stat("/proc/self/ns/pid").st_ino
+        except OSError:
+            known, space = False, 0
+        _us.append((pid, born(pid) if known else 0, space))
+    return _us[0]
+
+
+def _runs(link: str) -> bool:
+    """Tell whether the aggregator that made a link still runs, or began only just; True in doubt."""
+    numbers = link.split("-")[1:]
+    if len(numbers) != 4 or not all(map(_is_number, numbers)):  # noqa: PLR2004 - see `chained`
+        return True
+    pid, its_birth, its_space, seconds = map(int, numbers)
+    _, our_birth, our_space = _ourselves()
+    if its_space != our_space:
+        return True
+    if our_birth and its_birth:
+        process = _read(pid)
+        if process is not None:
+            return (process.born == its_birth and not process.dead) or _is_young(its_birth, seconds)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return bool(our_birth and its_birth) and _is_young(its_birth, seconds)
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) < 20  # noqa: PLR2004 - digits of what a process has of numbers
+
+
+_ASKED, _ADJUSTED = 10, 1
+"""Seconds for which one that has ended counts. Eight in that time are no restarts of an agent: each starts
+the next one for ever, though not inside itself."""
+
+
+def _is_young(birth: int, seconds: int) -> bool:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - birth / os.sysconf("SC_CLK_TCK") < seconds
 
 
 def kill_all(processes: Iterable[Process]) -> None:

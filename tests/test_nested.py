@@ -416,3 +416,68 @@ def test_an_inner_directory_that_is_being_adjusted_is_waited_for_and_named(
     assert operation.reply["reason"] == "busy"
     assert f"10inner: failed: another adjust is running in {inner.path}" in operation.reply["message"]
     assert servo.run("app", input=given("01plain.cpu")).returncode == 0
+
+
+# How deep they may be.
+
+
+RESTARTING = """\
+    #!/bin/sh
+    case $1 in
+    --info) echo '{"version":"1.0","has_cancel":false}' ;;
+    --query) echo '{"components":{"web":{"settings":{"cpu":{"value":2}}}}}' ;;
+    *) setsid ./agent </dev/null >>said 2>&1 & echo '{"status":"ok"}' ;;
+    esac
+"""
+
+RESTARTED = """\
+    #!/bin/sh
+    echo "$SERVO_AGG_START" >>marks
+    [ $(wc -l <marks) -gt 10 ] && exit
+    sleep 0.3
+    echo '{"application":{"components":{"web":{"settings":{"cpu":{"value":4}}}}}}' | ./adjust app | tail -n 1
+"""
+
+
+def test_spec_3_aggregators_that_have_ended_are_not_around_us(servo: ServoDirectory) -> None:
+    """A driver restarts the agent, which inherits its mark; the tenth generation is as good as the first."""
+    servo.add_script("01", RESTARTING)
+    servo.add_script("../agent", RESTARTED)
+    marks = servo.path / "marks"
+    said = servo.path / "said"
+    said.touch()
+    subprocess.run(["./agent"], cwd=servo.path, env=environment(servo.env), check=True, timeout=60)
+
+    def lines() -> list[str]:
+        return marks.read_text(encoding="ascii").splitlines()
+
+    wait_until(lambda: len(lines()) == 11 or "failed" in said.read_text(), 60, "the last generation")
+    assert "failed" not in said.read_text(encoding="ascii")
+    wait_until(lambda: len(lines()) == 11 and said.read_text().count("\n") == 9, 60, "its predecessors' end")
+    # What it inherits does not grow, nor do those who have ended long ago stand in it.
+    assert max(line.count(".") for line in lines()) < 8
+    assert lines()[1].split("-")[0] not in lines()[-1]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        'exec ./adjust "$@"',
+        'setsid --wait ./adjust "$@"',
+        """setsid ./adjust "$@" >>ends 2>&1 & echo '{"application":{}}'""",
+    ],
+    ids=["inside", "in-a-session-of-its-own", "as-a-daemon"],
+)
+def test_spec_3_one_that_runs_itself_is_refused(servo: ServoDirectory, again: str) -> None:
+    servo.add_script("01", f"#!/bin/sh\necho >>starts\n{again}\n")
+    completed = servo.run("--query", "app")
+    ends = servo.path / "ends"
+    if "ends" not in again:
+        assert "aggregators run inside one another" in completed.reply["message"]
+    else:
+        wait_until(
+            lambda: ends.exists() and b"aggregators run inside one another" in ends.read_bytes(),
+            30,
+            "refusal of the last one",
+        )
+    assert len((servo.path / "starts").read_bytes()) == 8

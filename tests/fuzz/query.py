@@ -50,7 +50,7 @@ class Query:
             say=lambda _: None,
             tell=lambda _: None,
             note=lambda *_: None,
-            lock=None,
+            locks=[],
             guarded=lambda: True,
         )
 
