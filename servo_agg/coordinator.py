@@ -211,6 +211,9 @@ class Coordinator:
         return check(run, call.application, faults, json=call.json, width=width_of(1), colour=wants_colour(1))
 
     def _begin_history(self) -> History:
+        if self._call.timings:
+            # What shows them at the end must not be missing then.
+            import servo_agg.tables  # noqa: F401
         if self._history is None:
             from servo_agg.history import History
 
@@ -256,11 +259,42 @@ def read_stdin(size: int) -> bytes:
 def confess(error: BaseException, note: Callable[[str], object]) -> dict[str, str]:
     """Give the final object of a run that an error has ended; a mistake of ours is noted in full."""
     words = lack(error)
+    if words is None and _is_changed(error):
+        words = (
+            "its files, or those of Python, were changed or removed while it ran, as by an upgrade;"
+            " see that the installation is whole, and run it again"
+        )
     if words is not None:
         return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {words}"}
-    import traceback
-
-    for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
+    for line in _trace(error):
         note(line)
     words = "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
     return {"status": "failed", "reason": "internal", "message": words}
+
+
+def _is_changed(error: BaseException) -> bool:
+    """Tell whether an error may come of an installation that is no more what it was when we began."""
+    ours = os.path.dirname(os.path.abspath(__file__))
+    read = error.filename if isinstance(error, OSError) else None
+    if isinstance(error, ImportError) or (isinstance(read, str) and read.startswith(ours)):
+        return True
+    # Newer files than we are: what was loaded before and after the change does not fit together.
+    began_at = time.time() - (time.monotonic() - STARTED)
+    try:
+        place = os.stat(ours)
+        # One that was renamed into its place is newer itself, unlike one into which a cache was written.
+        renamed = place.st_ctime > began_at and place.st_ctime != place.st_mtime
+        with os.scandir(ours) as files:
+            return renamed or any(
+                file.name.endswith(".py") and file.stat().st_ctime > began_at for file in files
+            )
+    except OSError:
+        return True
+
+
+def _trace(error: BaseException) -> list[str]:
+    try:
+        import traceback
+    except ImportError:
+        return [repr(error)]
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()

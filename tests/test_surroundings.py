@@ -22,7 +22,8 @@ import psutil
 import pytest
 
 from tests.processes import MARK, DeadlineError, Marked, alive, environment, kill_session, wait_until
-from tests.servo import Completed, ServoDirectory
+from tests.servo import REPOSITORY, Completed, ServoDirectory
+from tests.sources import adjusting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -767,3 +768,61 @@ if MAY_MOUNT:
         )
         members = one.pids("d1", "leader", "child", "grandchild").values()
         wait_until(lambda: not any(alive(pid) for pid in members), 10, "the end of the driver")
+
+
+# --- our own files, which change while we run
+
+
+REMOVED = "rm -rf servo_agg"
+RENAMED = "mv servo_agg old; mv new servo_agg"
+OTHERS = "for file in servo_agg/*.py; do echo 'raise RuntimeError' >$file; done; rm -rf servo_agg/__pycache__"
+
+
+def with_a_copy(servo: ServoDirectory) -> None:
+    """Give a servo directory a program of its own, and a newer one that does not fit to it."""
+    (servo.path / "adjust").unlink()
+    shutil.copy(REPOSITORY / "adjust", servo.path)
+    for name in ("servo_agg", "new"):
+        shutil.copytree(REPOSITORY / "servo_agg", servo.path / name)
+    for room in ("description", "report"):
+        (servo.path / "new" / f"{room}.py").write_text("raise RuntimeError\n", encoding="ascii")
+
+
+@pytest.mark.parametrize("words", [["--query", "app"], ["app"], ["--check"], ["--plan", "app"]], ids=" ".join)
+@pytest.mark.parametrize("deed", [REMOVED, RENAMED, OTHERS], ids=["removed", "renamed", "others"])
+def test_our_files_change_while_drivers_are_asked(servo: ServoDirectory, deed: str, words: list[str]) -> None:
+    with_a_copy(servo)
+    answer = {"status": "ok", "application": {"settings": {"cpu": {"value": 2}}}, "version": "1"}
+    source = f"#!/bin/sh\ncase $1 in -*) {deed} ;; esac 2>/dev/null\necho '{json.dumps(answer)}'\n"
+    servo.add_script("01", source)
+    given = b'{"application":{"settings":{"cpu":{"value":4}}}}'
+    completed = servo.run(*words, input=given, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    said = completed.stdout + completed.stderr
+    assert not OF_PYTHON.search(said.decode()), said
+    # What was loaded in time needs no file any more.
+    assert (completed.returncode != 0) == (b"changed or removed while it ran" in said)
+
+
+ENDS = {
+    "success": ("""echo '{"status":"ok"}'""", "success"),
+    "failure": ("echo trouble >&2; exit 3", "exit-status"),
+    "malformed": ("echo hello; sleep 60", "malformed"),
+    "timeout": ("sleep 60", "timeout"),
+    "termination": ("kill -TERM $PPID; sleep 60", "SIGTERM"),
+    "cancel": ("""kill -USR1 $PPID; sleep 1; echo '{"status":"ok"}'""", "SIGUSR1"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), ENDS.values(), ids=ENDS.keys())
+@pytest.mark.parametrize("options", [[], ["-v", "--timings"]], ids=["plain", "for-people"])
+def test_our_files_are_removed_while_a_driver_is_adjusted(
+    servo: ServoDirectory, body: str, reason: str, options: list[str]
+) -> None:
+    with_a_copy(servo)
+    servo.configure("agg: {log: run.log, grace: 1}")
+    servo.add_script("01", adjusting(f"{REMOVED}\n{body}\n"))
+    servo.add_script("02", adjusting("""echo '{"status":"ok"}'""", component="db"))
+    given = json.dumps(servo.request("web.cpu", "db.cpu")).encode()
+    completed = servo.run(*options, "app", input=given, env={"OPTUNE_IO_TIMEOUT": "3"})
+    assert completed.reply["reason"] == reason
+    assert b"Traceback" not in completed.stderr
