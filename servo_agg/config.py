@@ -343,4 +343,3 @@ def _restore_locale(environment: dict[str, str]) -> None:
         del environment[_LOCALE]
     else:
         environment[_LOCALE] = os.fsdecode(before)
-

@@ -32,6 +32,8 @@ class Decoder:
     def __init__(self, *, document: bool) -> None:
         """`document`: the whole output may be one pretty-printed document (query, info)."""
         self._document = document
+        # A driver that changes something must not be stopped for a key that it says twice.
+        self._unique = document
         self._rest: list[bytes] = []
         self._size = 0
         self._first: Malformed | None = None
@@ -50,7 +52,7 @@ class Decoder:
                 line = self._take(piece) if self._rest else piece
                 if _is_blank(line):
                     continue
-                message = decode(line)
+                message = decode(line, unique=self._unique)
                 if not isinstance(message, Malformed):
                     self._document = False
                     messages.append(message)
@@ -64,7 +66,7 @@ class Decoder:
         self._keep(block)
         if self._size > LINE_LIMIT:
             self._over = True
-            messages.append(decode(self._take()))
+            messages.append(decode(self._take(), unique=self._unique))
         return messages
 
     def end(self, *, cut: bool = False) -> list[Message]:
@@ -76,7 +78,7 @@ class Decoder:
         if self._over or _is_blank(rest):
             return []
         self._over = True
-        message = decode(rest)
+        message = decode(rest, unique=self._unique)
         return [] if cut and self._first is None and isinstance(message, Malformed) else [message]
 
     def _without_blank_lines(self, block: bytes) -> bytes:

@@ -79,7 +79,7 @@ class Child:
             self.pid = os.posix_spawn(
                 path,
                 [path, *arguments],
-                {**environment, MARK: chained(environment.get(MARK), self.mark, asked=given is None)},
+                {**environment, MARK: chained(environment.get(MARK), self.mark)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for end, number in zip(theirs, (1, 2, 0))],
                 setsid=True,
                 setsigmask=(),

@@ -321,7 +321,7 @@ def read_marks(processes: Iterable[Process]) -> None:
 
 
 def still_around_us(value: str | None) -> list[str]:
-    """Give the links of a value of MARK whose aggregators still run.
+    """Return the links of a value of MARK whose aggregators still run.
 
     A daemon inherits the links of aggregators that have ended long ago: these say nothing of where it runs.
     """
@@ -329,17 +329,16 @@ def still_around_us(value: str | None) -> list[str]:
 
 
 def chain(links: Iterable[str]) -> str:
-    """Give the value of MARK that has these links."""
+    """Return the value of MARK that has these links."""
     return _LINK.join(links)
 
 
-def chained(outer: str | None, mark: str, *, asked: bool) -> str:
-    """Give the value of MARK for a driver: what an aggregator around us has started stays known as its.
+def chained(outer: str | None, mark: str) -> str:
+    """Return the value of MARK for a driver: what an aggregator around us has started stays known as its.
 
-    Each link is `MARK-PID-BORN-SPACE-SECONDS`: which aggregator made the start, and for how long from its
-    own start it counts in any case. `asked`: it is for an answer alone, for which nobody restarts an agent.
+    Each link is `MARK-PID-BORN-SPACE`, the latter three telling which aggregator made the start.
     """
-    link = "-".join((mark, *map(str, _ourselves()), str(_ASKED if asked else _ADJUSTED)))
+    link = "-".join((mark, *map(str, _ourselves())))
     return chain((outer, link)) if outer else link
 
 
@@ -347,54 +346,33 @@ _us: list[tuple[int, int, int]] = []
 
 
 def _ourselves() -> tuple[int, int, int]:
-    """Give our pid, our start time, and the number of the space in which pids mean what they mean to us.
-
-    The latter two are 0 where they cannot be known, as where /proc shows another space.
-    """
+    """Return our pid, our start time, and the number of our pid namespace; the latter two 0 if unknown."""
     if not _us:
-        pid = os.getpid()
-        try:
-            known = os.readlink("/proc/self") == str(pid)
-            space = os.stat("/proc/self/ns/pid").st_ino
-        except OSError:
-            known, space = False, 0
-        _us.append((pid, born(pid) if known else 0, space))
+        known = _proc_is_ours()
+        space = os.stat("/proc/self/ns/pid").st_ino if known else 0
+        _us.append((os.getpid(), born(os.getpid()) if known else 0, space))
     return _us[0]
 
 
 def _runs(link: str) -> bool:
-    """Tell whether the aggregator that made a link still runs, or began only just; True in doubt."""
+    """Return whether the aggregator that made a link still runs; True in doubt."""
     numbers = link.split("-")[1:]
-    if len(numbers) != 4 or not all(map(_is_number, numbers)):  # noqa: PLR2004 - see `chained`
+    if len(numbers) != 3 or not all(word.isdecimal() for word in numbers):  # noqa: PLR2004 - see `chained`
         return True
-    pid, its_birth, its_space, seconds = map(int, numbers)
+    pid, its_birth, its_space = map(int, numbers)
     _, our_birth, our_space = _ourselves()
     if its_space != our_space:
         return True
-    if our_birth and its_birth:
-        process = _read(pid)
-        if process is not None:
-            return (process.born == its_birth and not process.dead) or _is_young(its_birth, seconds)
+    process = _read(pid) if our_birth and its_birth else None
+    if process is not None:
+        return process.born == its_birth and not process.dead
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return bool(our_birth and its_birth) and _is_young(its_birth, seconds)
+        return False
     except (OSError, OverflowError):
         return True
     return True
-
-
-def _is_number(word: str) -> bool:
-    return word.isdecimal() and len(word) < 20  # noqa: PLR2004 - digits of what a process has of numbers
-
-
-_ASKED, _ADJUSTED = 10, 1
-"""Seconds for which one that has ended counts. Eight in that time are no restarts of an agent: each starts
-the next one for ever, though not inside itself."""
-
-
-def _is_young(birth: int, seconds: int) -> bool:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - birth / os.sysconf("SC_CLK_TCK") < seconds
 
 
 def kill_all(processes: Iterable[Process]) -> None:

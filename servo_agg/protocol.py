@@ -94,10 +94,14 @@ class _Reading:
 
     strict = True
     object_hook = None
-    object_pairs_hook: Any = staticmethod(_object_of)
+    object_pairs_hook: Any = None
     parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
+
+
+class _ReadingUnique(_Reading):
+    object_pairs_hook = staticmethod(_object_of)
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -114,6 +118,7 @@ def _refuse_value(value: object) -> object:
 
 # The stub of make_scanner asks for a scanner, where the scanner asks for this.
 _read = make_scanner(_Reading)  # type: ignore[arg-type]
+_read_unique = make_scanner(_ReadingUnique)  # type: ignore[arg-type]
 _read_pairs = make_scanner(_ReadingPairs)  # type: ignore[arg-type]
 # In this order: no marks against circles, for what is no JSON value, for text, no indent, the two
 # separators; keys are not sorted, none is left out, and no NaN.
@@ -164,8 +169,8 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ROUND = bytes.maketrans(b"[]{}", b"()()")
 
 
-def parse(document: bytes) -> dict[str, Any]:
-    """Parse one JSON object.
+def parse(document: bytes, *, unique: bool = True) -> dict[str, Any]:
+    """Parse one JSON object, in which no object may have a key twice if they must be `unique`.
 
     Raises ValueError with what is wrong, in words that complete "... is malformed: " (SPEC 4).
     """
@@ -174,7 +179,7 @@ def parse(document: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ValueError(f"it is not UTF-8: {quote(document)}") from None
     try:
-        value = value_of(text)
+        value = value_of(text, unique=unique)
     except ValueError as error:
         raise ValueError(f"{error}: {quote(document)}") from None
     if not isinstance(value, dict):
@@ -182,8 +187,8 @@ def parse(document: bytes) -> dict[str, Any]:
     return value
 
 
-def value_of(text: str) -> Any:
-    """Read one JSON value. Raises ValueError with what is wrong, in words (SPEC 4)."""
+def value_of(text: str, *, unique: bool = True) -> Any:
+    """Read one JSON value; `unique`: see `parse`. Raises ValueError with what is wrong, in words (SPEC 4)."""
     if text.startswith("\ufeff"):
         raise ValueError("it begins with a byte order mark")
     # Two counts in C tell for nearly all lines that they are shallow.
@@ -192,7 +197,7 @@ def value_of(text: str) -> Any:
     try:
         text = text.strip(_WHITE)
         try:
-            value, end = _read(text, 0)
+            value, end = (_read_unique if unique else _read)(text, 0)
         except GivenTwice:
             raise GivenTwice(_twice(_read_pairs(text, 0)[0])) from None
     except (_NoNumber, GivenTwice):
@@ -282,12 +287,12 @@ def kind(value: object) -> str:
     return "a list" if isinstance(value, list) else "an object"
 
 
-def decode(line: bytes) -> Message:
-    """Turn one line, not blank, into a message. Never raises (SPEC 4)."""
+def decode(line: bytes, *, unique: bool) -> Message:
+    """Turn one line, not blank, into a message; `unique`: see `parse`. Never raises (SPEC 4)."""
     if len(line) > LINE_LIMIT:
         return Malformed(f"it is longer than 4 MiB: {quote(line)}")
     try:
-        content = parse(line)
+        content = parse(line, unique=unique)
     except ValueError as error:
         return Malformed(str(error))
     if "progress" in content and "status" not in content:

@@ -51,14 +51,14 @@ def contents(messages: Iterable[Message]) -> list[Any]:
     return [None if isinstance(message, Malformed) else message.content for message in messages]
 
 
-def by_the_contract(stream: bytes, *, document: bool) -> list[tuple[str, str]]:
+def by_the_contract(stream: bytes, *, document: bool, unique: bool) -> list[tuple[str, str]]:
     """Say what SPEC 4 makes of a whole output: line by line, and if that fails as one document."""
     lines = [line for line in stream.split(b"\n") if line.strip()]
-    found = [plain(decode(line)) for line in lines]
+    found = [plain(decode(line, unique=unique)) for line in lines]
     bad = [index for index, (kind, _) in enumerate(found) if kind == "Malformed"]
     if not bad:
         return found
-    whole = plain(decode(stream[stream.index(lines[0]) :]))
+    whole = plain(decode(stream[stream.index(lines[0]) :], unique=unique))
     if document and (whole[0] != "Malformed" or bad[0] == 0):
         return [whole]
     return found[: bad[0] + 1]
@@ -90,7 +90,7 @@ def test_the_same_bytes_give_the_same_messages_in_whatever_blocks(
 @example(stream=b'{\n}\n{"a":1}\n', places=[])
 def test_a_whole_output_is_read_by_the_contract(stream: bytes, places: list[int], *, document: bool) -> None:
     found = messages_of(blocks_of(stream, places), document=document)
-    assert list(map(plain, found)) == by_the_contract(stream, document=document)
+    assert list(map(plain, found)) == by_the_contract(stream, document=document, unique=document)
 
 
 @pytest.mark.parametrize("document", [False, True], ids=["lines", "document"])
@@ -104,8 +104,8 @@ def test_where_we_stopped_reading_only_a_torn_last_line_is_missing(
     decoder = Decoder(document=document)
     found = [message for block in blocks_of(stream, places) for message in decoder.feed(block)]
     found += decoder.end(cut=True)
-    wanted = by_the_contract(stream, document=document)
-    whole_lines = by_the_contract(stream.rpartition(b"\n")[0], document=False)
+    wanted = by_the_contract(stream, document=document, unique=document)
+    whole_lines = by_the_contract(stream.rpartition(b"\n")[0], document=False, unique=document)
     if wanted and "Malformed" in dict(wanted[-1:]) and "Malformed" not in dict(whole_lines):
         wanted.pop()
     assert list(map(plain, found)) == wanted

@@ -81,7 +81,7 @@ MIB = 1 << 20
     ],
 )
 def test_an_object_is_progress_or_a_reply(line: bytes, kind: type, content: dict[str, Any]) -> None:
-    message = decode(line)
+    message = decode(line, unique=True)
     assert not isinstance(message, Malformed)
     assert (type(message), message.content) == (kind, content)
 
@@ -120,7 +120,7 @@ def test_an_object_is_progress_or_a_reply(line: bytes, kind: type, content: dict
     ],
 )
 def test_anything_else_is_malformed_and_the_start_of_the_line_is_quoted(line: bytes) -> None:
-    message = decode(line)
+    message = decode(line, unique=True)
     assert isinstance(message, Malformed)
     assert quote(line) in message.why
     assert message.why.isprintable()
@@ -145,7 +145,7 @@ def test_anything_else_is_malformed_and_the_start_of_the_line_is_quoted(line: by
     ],
 )
 def test_what_is_wrong_is_said_in_words(line: bytes, words: str) -> None:
-    message = decode(line)
+    message = decode(line, unique=True)
     assert isinstance(message, Malformed)
     assert words in message.why
 
@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_in_words(line: bytes, words: str) -> None:
 @pytest.mark.parametrize("depth", [10, 100, 300, 399, 400, 401, 500, 990, 1000, 1010, 3000])
 def test_what_is_not_too_deep_to_parse_is_not_too_deep_to_say_again(depth: int) -> None:
     line = b'{"a":' + b"[" * depth + b"]" * depth + b"}\n"
-    message = decode(line)
+    message = decode(line, unique=True)
     # The object around them is a level, too.
     if depth + 1 <= 400:
         assert isinstance(message, Reply)
@@ -165,7 +165,7 @@ def test_what_is_not_too_deep_to_parse_is_not_too_deep_to_say_again(depth: int) 
 @pytest.mark.parametrize("digits", [4300, 4301, 100_000])
 def test_a_whole_number_is_either_taken_with_all_its_digits_or_malformed(digits: int) -> None:
     line = b'{"a":' + b"7" * digits + b"}\n"
-    message = decode(line)
+    message = decode(line, unique=True)
     if isinstance(message, Malformed):
         # Newer interpreters have a limit of their own, and speak of their settings.
         assert digits > 4300
@@ -180,7 +180,7 @@ def test_a_whole_number_is_either_taken_with_all_its_digits_or_malformed(digits:
 @example(b'{"a":' + b"7" * 4301 + b"}")
 @example(b'{"a":' * 100_000)
 def test_decode_never_raises_and_what_it_gives_can_be_said_again(line: bytes) -> None:
-    message = decode(line)
+    message = decode(line, unique=True)
     if isinstance(message, Malformed):
         assert message.why.isprintable()
         return
@@ -188,7 +188,7 @@ def test_decode_never_raises_and_what_it_gives_can_be_said_again(line: bytes) ->
     again = encode(message.content)
     assert again.isascii()
     assert again.find(b"\n") == len(again) - 1
-    assert plain(decode(again)) == plain(message)
+    assert plain(decode(again, unique=True)) == plain(message)
 
 
 @given(st.binary(max_size=200) | documents | fragments | nearly_right)
@@ -221,7 +221,7 @@ def test_the_limit_of_nesting_is_exact_whatever_stands_beside_it(value: Any, aro
     broad: list[Any] = [[]] * protocol.DEPTH_LIMIT
     text = json.dumps({"broad": broad, "deep": value})
     deep = text[:-1].replace('"deep": ', '"deep": ' + "[" * around, 1) + "]" * around + "}"
-    message = decode(deep.encode())
+    message = decode(deep.encode(), unique=True)
     if 1 + around + depth_of(value) > protocol.DEPTH_LIMIT:
         assert isinstance(message, Malformed)
         assert "nested more than 400 levels" in message.why
@@ -232,7 +232,7 @@ def test_the_limit_of_nesting_is_exact_whatever_stands_beside_it(value: Any, aro
 @given(valid_lines)
 def test_a_valid_line_is_progress_exactly_when_it_has_progress_and_no_status(line: bytes) -> None:
     content = json.loads(line)
-    message = decode(line)
+    message = decode(line, unique=True)
     assert not isinstance(message, Malformed)
     assert isinstance(message, Progress) == ("progress" in content and "status" not in content)
     assert repr(message.content) == repr(content)
@@ -250,7 +250,7 @@ def test_an_object_becomes_one_compact_ascii_line_that_decodes_to_the_same(conte
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert line[:-1].decode() == json.dumps(content, separators=(",", ":"))
-    message = decode(line)
+    message = decode(line, unique=True)
     assert not isinstance(message, Malformed)
     assert repr(message.content) == repr(content)
 

@@ -131,14 +131,14 @@ CASES = (
         "SPEC 8",
         "the same key twice",
         tells('{"progress":1,"progress":50,"message":"a","message":"b"}'),
-        reason="malformed",
-        message=(
-            "driver: failed: its output is malformed: progress is given twice:"
-            ' \'{"progress":1,"progress":50,"message":"a","message":"b"}\''
+        code=0,
+        final=(
+            '{"status":"ok","reason":"success","drivers":{"driver":{"status":"ok","reason":"success'
+            '","seconds":<seconds>}}}'
         ),
         progress=(
-            '{"progress":0,"message":"driver: its output is malformed; stopping it"}',
-            '{"progress":100,"message":"driver: failed (malformed)"}',
+            '{"progress":50,"message":"driver: b"}',
+            '{"progress":100,"message":"driver: done"}',
         ),
     ),
     Case(
