@@ -106,20 +106,22 @@ class Process:
         return next((os.fsdecode(pair[len(wanted) :]) for pair in pairs if pair.startswith(wanted)), none)
 
     def _environment(self) -> bytes:
-        directories = [f"/proc/{self.pid}"]
-        if self.headless:
-            threads = os.listdir(f"/proc/{self.pid}/task")
-            directories = [f"/proc/{self.pid}/task/{thread}" for thread in threads]
-        for directory in directories:
+        if not self.headless:
+            return _read_environment(f"/proc/{self.pid}")
+        denied: PermissionError | None = None
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            # The environment of a thread that has ended, as the main one has, is gone, empty, or root's.
             try:
-                with open(f"{directory}/environ", "rb") as environ:
-                    text = environ.read()
+                text = _read_environment(f"/proc/{self.pid}/task/{thread}")
             except (ProcessLookupError, FileNotFoundError):
-                if not self.headless:
-                    raise
-            else:
-                if text:
-                    return text
+                continue
+            except PermissionError as error:
+                denied = error if int(thread) != self.pid else denied
+                continue
+            if text:
+                return text
+        if denied:
+            raise denied
         return b""
 
     def beyond_us(self) -> bool:
@@ -139,6 +141,11 @@ class Process:
                 return f"{comm.read().strip()} (pid {self.pid})"
         except OSError:
             return f"pid {self.pid}"
+
+
+def _read_environment(directory: str) -> bytes:
+    with open(f"{directory}/environ", "rb") as environ:
+        return environ.read()
 
 
 _STALLED = 0.25
