@@ -35,6 +35,10 @@ chmod +x adjust
 """
 """Makes ./adjust find an old interpreter."""
 
+STRANGE_PLACE = r"""import sys
+sys.executable = "/\xe4 \"\U0001f40d\\/python3"
+"""
+
 
 def timeout(value: str, shown: str, title: str = "") -> Case:
     """Give the case of an `OPTUNE_IO_TIMEOUT` that is shown so."""
@@ -135,7 +139,7 @@ CASES = (
         "no driver, one file without the executable flag",
         None,
         others={"01ec2asg": ""},
-        before="chmod -x adjust.d/*",
+        before="chmod a-x adjust.d/*",
         words=QUERY,
         code=0,
         final='{"application":{"components":{}}}',
@@ -149,7 +153,7 @@ CASES = (
         "no driver, two files without the executable flag, for --version",
         None,
         others={"01ec2asg": "", "02winec2": ""},
-        before="chmod -x adjust.d/*",
+        before="chmod a-x adjust.d/*",
         words=("--version",),
         code=0,
         final="aggregator 2.0.0 ()",
@@ -168,6 +172,17 @@ CASES = (
         message=(
             "servo-agg needs Python 3.9 or newer, but <python> is Python "
             "3.6. Put a newer python3 first on PATH (in an image: FROM python:3-slim)"
+        ),
+    ),
+    Case(
+        "SPEC 5",
+        "Python 3.6 in a path of any letters",
+        before=OLDER.replace("import sys\n", STRANGE_PLACE),
+        words=QUERY,
+        reason="bad-environment",
+        message=(
+            'servo-agg needs Python 3.9 or newer, but /ä "🐍\\/python3 is Python 3.6. Put a newer python3'
+            " first on PATH (in an image: FROM python:3-slim)"
         ),
     ),
     Case(
