@@ -300,7 +300,7 @@ def check_no_start(message: str, parts: list[str]) -> None:
 
 
 LATER: dict[str, tuple[str, list[str]]] = {
-    "the flag is gone": ("chmod -x adjust.d/driver", ["permi"]),
+    "the flag is gone": ("chmod a-x adjust.d/driver", ["permi"]),
     "the file is gone": ("rm adjust.d/driver", []),
     "the directory is gone": ("rm -r adjust.d", []),
     "a link leads nowhere": ("ln -sf nowhere adjust.d/driver", []),

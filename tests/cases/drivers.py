@@ -1242,7 +1242,7 @@ STARTS = (
     Case(
         "SPEC 13",
         "the flag is gone in mid-adjust",
-        driver(query="chmod -x $0\n" + says('{"components":{"web":{"settings":{"cpu":{}}}}}')),
+        driver(query="chmod a-x $0\n" + says('{"components":{"web":{"settings":{"cpu":{}}}}}')),
         reason="cannot-start",
         message=(
             "driver: failed: cannot be started: it cannot be executed; check its permissions, and "

@@ -497,7 +497,7 @@ CASES = (
         "a setting, and only files without the executable flag",
         None,
         others={"01ec2asg": "", "02winec2": "", "a\nb": ""},
-        before="chmod -x adjust.d/*",
+        before="chmod a-x adjust.d/*",
         reason="unknown-settings",
         message=(
             "no driver describes component web (settings: cpu): there is no driver in "
