@@ -721,58 +721,65 @@ MAY_MOUNT = (
         [*NEW_NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], check=False, capture_output=True
     ).returncode
 )
-"""Whether a namespace can be made in which one may mount: in most containers not."""
+needs_mount = pytest.mark.skipif(not MAY_MOUNT, reason="this machine lacks namespaces in which one may mount")
 
-if MAY_MOUNT:
-    MOUNTS = {
-        "read-only": "mount --bind . .; mount -o remount,ro,bind .; cd .",
-        "no /proc": "mount -t tmpfs none /proc",
-    }
-    if ROOT:
-        # Nobody else may mount a /proc of the processes that there are.
-        hide = f'mount -t proc -o hidepid=2 proc /proc; exec {" ".join(BECOME)} ./adjust "$@"'
-        MOUNTS["nothing of others in /proc"] = hide
+MOUNTS = {
+    "read-only": "mount --bind . .; mount -o remount,ro,bind .; cd .",
+    "no /proc": "mount -t tmpfs none /proc",
+}
+if ROOT:
+    # Nobody else may mount a /proc of the processes that there are.
+    hide = f'mount -t proc -o hidepid=2 proc /proc; exec {" ".join(BECOME)} ./adjust "$@"'
+    MOUNTS["nothing of others in /proc"] = hide
 
-    @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
-    @pytest.mark.parametrize("before", MOUNTS.values(), ids=MOUNTS.keys())
-    def test_file_systems(one: ServoDirectory, before: str, words: list[str]) -> None:
-        before = before.replace(" .", f" {shlex.quote(str(one.path))}")
-        succeeds(run_in(one, words, before=before, prefix=NEW_NAMESPACE, env={"DRIVER_LOG": None}))
 
-    def test_programs_are_forbidden(one: ServoDirectory) -> None:
-        place = shlex.quote(str(one.drivers))
-        before = f"mount --bind {place} {place}; mount -o remount,noexec,bind {place}"
-        completed = run_in(one, ["--query", "app"], before=before, prefix=NEW_NAMESPACE)
-        assert completed.returncode == 0
-        assert b"mounted noexec" in completed.stderr
-        fails(
-            run_in(one, ["app"], before=before, prefix=NEW_NAMESPACE),
-            "unknown-settings",
-            "there is no driver",
-        )
+@needs_mount
+@pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
+@pytest.mark.parametrize("before", MOUNTS.values(), ids=MOUNTS.keys())
+def test_file_systems(one: ServoDirectory, before: str, words: list[str]) -> None:
+    before = before.replace(" .", f" {shlex.quote(str(one.path))}")
+    succeeds(run_in(one, words, before=before, prefix=NEW_NAMESPACE, env={"DRIVER_LOG": None}))
 
-    def test_what_is_mounted_read_only_may_have_any_mode(one: ServoDirectory) -> None:
-        one.drivers.chmod(0o777)
-        before = f"mount --bind {one.drivers} {one.drivers}"
-        assert one.run("--check", "app").returncode == 1
-        before += f"; mount -o remount,ro,bind {one.drivers}"
-        checked = run_in(one, ["--check", "app"], before=before, prefix=NEW_NAMESPACE)
-        assert b"no problem found" in checked.stdout
 
-    @pytest.mark.parametrize("phase", ["query", "adjust"])
-    @pytest.mark.parametrize("before", list(MOUNTS.values())[1:], ids=list(MOUNTS)[1:])
-    def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: str, phase: str) -> None:
-        """The driver, its child and its grandchild are gone all the same."""
-        one.add("d1", "silent", when=phase)
-        # Time enough for all three to be there before it is over.
-        env = {"DRIVER_LOG": None, "OPTUNE_IO_TIMEOUT": "4"}
-        fails(
-            run_in(one, OPERATIONS[phase], before=before, prefix=NEW_NAMESPACE, env=env),
-            "timeout",
-            "d1: failed",
-        )
-        members = one.pids("d1", "leader", "child", "grandchild").values()
-        wait_until(lambda: not any(alive(pid) for pid in members), 10, "the end of the driver")
+@needs_mount
+def test_programs_are_forbidden(one: ServoDirectory) -> None:
+    place = shlex.quote(str(one.drivers))
+    before = f"mount --bind {place} {place}; mount -o remount,noexec,bind {place}"
+    completed = run_in(one, ["--query", "app"], before=before, prefix=NEW_NAMESPACE)
+    assert completed.returncode == 0
+    assert b"mounted noexec" in completed.stderr
+    fails(
+        run_in(one, ["app"], before=before, prefix=NEW_NAMESPACE),
+        "unknown-settings",
+        "there is no driver",
+    )
+
+
+@needs_mount
+@pytest.mark.parametrize("phase", ["query", "adjust"])
+@pytest.mark.parametrize("before", list(MOUNTS.values())[1:], ids=list(MOUNTS)[1:])
+def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: str, phase: str) -> None:
+    """The driver, its child and its grandchild are gone all the same."""
+    one.add("d1", "silent", when=phase)
+    # Time enough for all three to be there before it is over.
+    env = {"DRIVER_LOG": None, "OPTUNE_IO_TIMEOUT": "4"}
+    fails(
+        run_in(one, OPERATIONS[phase], before=before, prefix=NEW_NAMESPACE, env=env),
+        "timeout",
+        "d1: failed",
+    )
+    members = one.pids("d1", "leader", "child", "grandchild").values()
+    wait_until(lambda: not any(alive(pid) for pid in members), 10, "the end of the driver")
+
+
+@needs_mount
+def test_what_is_mounted_read_only_may_have_any_mode(one: ServoDirectory) -> None:
+    one.drivers.chmod(0o777)
+    before = f"mount --bind {one.drivers} {one.drivers}"
+    assert one.run("--check", "app").returncode == 1
+    before += f"; mount -o remount,ro,bind {one.drivers}"
+    checked = run_in(one, ["--check", "app"], before=before, prefix=NEW_NAMESPACE)
+    assert b"no problem found" in checked.stdout
 
 
 # --- our own files, which change while we run
