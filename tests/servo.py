@@ -31,6 +31,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DRIVERS = REPOSITORY / "tests" / "drivers"
 
 
+def on_stderr(text: object) -> str:
+    """Return a text as stderr shows it, which is ASCII (SPEC 5)."""
+    return str(text).encode("ascii", "backslashreplace").decode()
+
+
 class Played(Protocol):
     """What comes of a run that may outlive the agent's patience, as an `Operation` does."""
 

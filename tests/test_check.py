@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.processes import environment, wait_until
-from tests.servo import REPOSITORY
+from tests.servo import REPOSITORY, on_stderr
 from tests.sources import describing
 from tests.test_what_the_agent_gets import without
 
@@ -747,7 +747,7 @@ def test_no_adjust_d_is_a_failure(servo: ServoDirectory) -> None:
     completed = servo.run("--check", "app")
     assert (completed.returncode, completed.stdout) == (1, b"")
     sentence = f"there is no {servo.path}/adjust.d: run this in the servo directory, which holds adjust.d"
-    assert completed.stderr.decode() == f"adjust: {sentence}\n"
+    assert completed.stderr.decode() == on_stderr(f"adjust: {sentence}\n")
     (final,) = servo.run("--check", "--json").messages
     assert (final["reason"], final["message"]) == ("no-adjust-d", sentence)
 

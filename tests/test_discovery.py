@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.agent import Agent
-from tests.servo import REPOSITORY
+from tests.servo import REPOSITORY, on_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +219,7 @@ def without_driver(servo: ServoDirectory) -> ServoDirectory:
 
 def warned_of(completed: Completed, count: int, servo: ServoDirectory) -> None:
     """Check that stderr tells how many files were passed over."""
-    text = completed.stderr.decode("ascii").replace(str(servo.path), "")
+    text = completed.stderr.decode("ascii").replace(on_stderr(servo.path), "")
     assert "no driver" in text.lower(), completed
     assert re.findall(r"\d+", text) == [str(count)], completed
 

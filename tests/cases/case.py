@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.servo import REPOSITORY, ServoDirectory
+from tests.servo import REPOSITORY, ServoDirectory, on_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,8 +111,10 @@ def message_of(final: Mapping[str, Any]) -> str:
 def without_what_varies(text: str, servo: ServoDirectory) -> str:
     """Put placeholders for paths, process ids, times that were measured, and the words of others."""
     # In this order: the interpreter may lie in the repository.
-    text = re.sub(re.escape(str(Path(sys.executable).parent)) + r"/python[\d.]*", "<python>", text)
-    text = text.replace(str(servo.path), "<servo>").replace(str(REPOSITORY), "<repository>")
+    for shown in (str, on_stderr):
+        python = re.escape(shown(Path(sys.executable).parent)) + r"/python[\d.]*"
+        text = re.sub(python, "<python>", text)
+        text = text.replace(shown(servo.path), "<servo>").replace(shown(REPOSITORY), "<repository>")
     text = re.sub(r"(started as process) \d+", r"\1 <pid>", text)
     # What the parser of YAML says is another's, and changes with its version.
     text = re.sub(r"(cannot be read as YAML: ).*?( \(line \d+, column)", r"\1<words>\2", text)
