@@ -50,7 +50,7 @@ AFTER_THE_START = {f"servo_agg.{room}" for room in ("description", "report", "ru
 def imported(servo: ServoDirectory, *arguments: str, given: bytes = b"") -> set[str]:
     """Give what a run of python with these arguments imports beyond what its bare start does, rooms left out.
 
-    Packages are found, but `site` is not run: the hook of an editable installation imports much of the
+    Packages are found, but `site` is not run: a `.pth` file of another package may import much of the
     standard library, and nothing that was there before us would be seen.
     """
     return {name for name in told(servo, *arguments, given=given) if not name.startswith("servo_agg")} - told(
