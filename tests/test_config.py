@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import servo_agg
 from servo_agg.config import Config
 from servo_agg.errors import BadConfiguration, BadEnvironment, Fault, NoAdjustD
+from servo_agg.processes import MARK
 
 TIMEOUT = "OPTUNE_IO_TIMEOUT"
 
@@ -397,7 +398,7 @@ def test_all_else_is_passed_on_and_ours_is_not_touched() -> None:
     before = dict(environment)
     given_ = Config(environment).environment
     assert environment == before
-    assert set(given_) == {*before, "PYTHONPATH", "PYTHONUNBUFFERED"}
+    assert set(given_) == {*before, "PYTHONPATH", "PYTHONUNBUFFERED", MARK}
     assert {name: given_[name] for name in before if name != TIMEOUT} == {
         name: before[name] for name in before if name != TIMEOUT
     }
