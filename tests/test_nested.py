@@ -214,6 +214,7 @@ def test_an_inner_aggregator_that_hangs_is_stopped_with_its_drivers(
 def test_an_inner_aggregator_that_is_killed_leaves_no_driver_beside_the_next(
     servo: ServoDirectory, inner: ServoDirectory
 ) -> None:
+    servo.configure("agg: {grace: 0.5}")
     inner.add("01stubborn", "stubborn")
     servo.add_script(
         "20db",
