@@ -15,6 +15,7 @@ from servo_agg.errors import BadEnvironment, BadInput, Busy, Misshapen, UnknownS
 from servo_agg.lifecycle import Limits
 from servo_agg.operations import Answer, ask, ended, survivors
 from servo_agg.phase import Job, Phase
+from servo_agg.processes import load_psutil
 from servo_agg.protocol import Progress, Reply, encode, parse
 from servo_agg.routing import chosen, completed, route
 from servo_agg.section import INSTALL
@@ -71,7 +72,7 @@ def _import_psutil() -> Callable[[], object]:
 def insist_on_psutil() -> None:
     """Import psutil while there are descriptors to do so. Raises BadEnvironment (SPEC 5)."""
     try:
-        import psutil  # noqa: F401, PLC0415 - 14 ms that a query is spared
+        load_psutil()
     except Exception as error:  # noqa: BLE001 - without memory enough it fails in whatever way
         raise BadEnvironment(
             "an adjust needs the Python package psutil, to stop drivers with all their children."

@@ -14,11 +14,13 @@ Rules (SPEC 10):
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import time
 
 from servo_agg.signals import SIGKILL
-from servo_agg.threads import Bell, start
+from servo_agg.threads import Bell, Lock, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -272,8 +274,23 @@ def _look_by_psutil() -> dict[int, Process]:
     return {process.pid: process for process in _all_by_psutil()}
 
 
+_loading = Lock()
+
+
+def load_psutil() -> None:
+    """Import psutil. Raises what that raises, which is not ImportError alone."""
+    with _loading:
+        stderr, sys.stderr = sys.stderr, io.StringIO()
+        try:
+            # Where /proc is missing, older versions print a traceback and go on.
+            import psutil  # noqa: F401, PLC0415 - as below
+        finally:
+            sys.stderr = stderr
+
+
 def _all_by_psutil() -> Iterator[Process]:
     try:
+        load_psutil()
         import psutil  # noqa: PLC0415 - needed only where there is no /proc, or to send signals
     except (ImportError, OSError):
         return
@@ -299,6 +316,7 @@ def _all_by_psutil() -> Iterator[Process]:
 
 def _mark_by_psutil(pid: int) -> str | None:
     try:
+        load_psutil()
         import psutil  # noqa: PLC0415 - as above
     except (ImportError, OSError):
         return None
@@ -407,6 +425,7 @@ def send(processes: Iterable[Process], number: int) -> None:
 
 def _deliverer() -> Callable[[int, int], object]:
     try:
+        load_psutil()
         import psutil  # noqa: PLC0415 - 14 ms that only a stop is worth
     except Exception:  # noqa: BLE001 - without memory enough it fails in whatever way
         return signal_child
