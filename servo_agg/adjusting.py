@@ -113,15 +113,15 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
     imported = _import_psutil()
     asked = ask(run, application, run.listener.now())
     imported()
+    not_started = {name: {"status": "not-started"} for name in config.drivers}
+    if asked.cause:
+        return ended(asked.cause, survivors(asked.outcomes), {"drivers": not_started})
     insist_on_psutil()
     if not run.guarded():
         raise BadEnvironment(
             "an adjust needs the guardian process, which stops the drivers if servo-agg is killed, but it"
             " has ended. Nothing was changed. Find out what kills processes here, such as a lack of memory"
         )
-    not_started = {name: {"status": "not-started"} for name in config.drivers}
-    if asked.cause:
-        return ended(asked.cause, survivors(asked.outcomes), {"drivers": not_started})
     if asked.failures:
         return Answer(
             {**report.failure(asked.failures), "drivers": report.drivers(asked.failures, not_started)}, 1

@@ -56,6 +56,7 @@ class Guardian:
         self._lock = Lock()
         self._pid = os.fork()
         if self._pid == 0:
+            os.close(self.line)
             _guard(ours, keep, ledger)
         os.close(ours)
 

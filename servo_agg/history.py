@@ -42,9 +42,8 @@ def _is_taken(descriptor: int) -> bool:
     except OSError:
         taken = [os.fstat(1)]
     # All that is thrown away may be thrown away twice.
-    return any(os.path.samestat(log, other) for other in taken) and not os.path.samestat(
-        log, os.stat(os.devnull)
-    )
+    thrown_away = os.path.exists(os.devnull) and os.path.samestat(log, os.stat(os.devnull))
+    return not thrown_away and any(os.path.samestat(log, other) for other in taken)
 
 
 class _Log(Outlet):
@@ -67,6 +66,9 @@ class _Log(Outlet):
             self.refusal = self._open()
         except OSError as error:
             self.refusal = f"cannot be written: {os.strerror(error.errno or 0)}"
+        except (ValueError, MemoryError):
+            # A UnicodeEncodeError is a ValueError.
+            self.refusal = "cannot be written: its path does not fit the encoding of file names here"
         if self.refusal:
             self.give_up()
         super()._write()

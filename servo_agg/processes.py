@@ -154,8 +154,10 @@ _STALLED = 0.25
 """Seconds without any progress after which reads of /proc are given up (SPEC 10)."""
 
 _TURN = 0.01
-"""Seconds without progress after which another thread goes on with the rest; how many there are at most."""
+"""Seconds without progress after which another thread goes on with the rest."""
+
 _READERS = 16
+"""Threads of one look at most."""
 
 _blocked: set[int] = set()
 """Pids whose files block those who read them: left out until the read has ended."""
@@ -170,6 +172,7 @@ class _Reader:
     def __init__(self, pids: Iterator[int], work: Callable[[int], T], done: dict[int, T], bell: Bell) -> None:
         self.pid = 0
         self.ended = False
+        self.abandoned = False
         self._pids = pids
         self._work = work
         self._done = done
@@ -179,8 +182,11 @@ class _Reader:
         try:
             # `next` of a list's iterator is atomic, so each pid has one reader.
             for pid in self._pids:
+                if self.abandoned:
+                    break
                 self.pid = pid
                 self._done[pid] = self._work(pid)
+                self.pid = 0
                 _blocked.discard(pid)
         finally:
             self.ended = True
@@ -207,7 +213,10 @@ def each(pids: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:
             count, stalled_at, turns = len(done), time.monotonic(), 0
         elif turns * _TURN >= _STALLED and time.monotonic() >= stalled_at + _STALLED:
             # Both: of a pause of the whole process, in which nobody had a turn, nothing follows.
-            _blocked.update(reader.pid for reader in readers if not reader.ended)
+            for reader in readers:
+                reader.abandoned = True
+                if reader.pid and not reader.ended:
+                    _blocked.add(reader.pid)
             break
         if not readers or (turns and len(readers) < _READERS):
             reader = _Reader(remaining, work, done, bell)
@@ -230,8 +239,9 @@ def look() -> dict[int, Process]:
         return _look_by_psutil()
     if pids and not _proc_is_ours():
         return {}
-    found = {pid: process for pid, process in each(pids, _read).items() if process is not None}
-    found.update({pid: _latest[pid] for pid in _blocked & _latest.keys()})
+    read = each(pids, _read)
+    found = {pid: process for pid, process in read.items() if process is not None}
+    found.update({pid: _latest[pid] for pid in pids if pid not in read and pid in _latest})
     _latest = found
     return found or _look_by_psutil()
 
@@ -374,7 +384,10 @@ def _ourselves() -> tuple[int, int, int]:
     """Return our pid, our start time, and the number of our pid namespace; the latter two 0 if unknown."""
     if not _us:
         known = _proc_is_ours()
-        space = os.stat("/proc/self/ns/pid").st_ino if known else 0
+        try:
+            space = os.stat("/proc/self/ns/pid").st_ino if known else 0
+        except OSError:
+            space = 0
         _us.append((os.getpid(), born(os.getpid()) if known else 0, space))
     return _us[0]
 
@@ -414,12 +427,16 @@ def send(processes: Iterable[Process], number: int) -> None:
     """
     targets = {process.pid: process for process in processes}
     deliver = _deliverer()
+    over = False
 
     def deliver_if_same(pid: int) -> None:
-        if born(pid) in (0, targets[pid].born):
+        # A second SIGTERM, by a thread that was left behind, would say more than the first.
+        if born(pid) in (0, targets[pid].born) and not over:
             deliver(pid, number)
 
-    for pid in targets.keys() - each(targets, deliver_if_same).keys():
+    done = each(targets, deliver_if_same)
+    over = True
+    for pid in targets.keys() - done.keys():
         signal_child(pid, number)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Union
 
+    from servo_agg.lifecycle import Step
     from servo_agg.listener import Listener
     from servo_agg.phase import Job, Phase
     from servo_agg.process import Child
@@ -182,6 +183,25 @@ class Running:
         tree = self._tree
         if tree is None or self._gone:
             return None
+        step = self._next_step(tree, now, glance)
+        if step == "ask-rest":
+            tree.ask_rest()
+        elif step == "kill":
+            self.ending.sent("SIGKILL")
+            return tree
+        elif step == "give-up" and not tree.resists and self.life.bear_with():
+            # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
+            return tree
+        elif step == "give-up" and not tree.resists and not glance.rows and self.exited:
+            # What is left of its group was killed, and may well be a zombie: nobody can see which.
+            self._gone = True
+        elif step == "give-up":
+            names = tree.names(glance)
+            names = names if self.exited else [self.job.name, *names]
+            self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
+        return None
+
+    def _next_step(self, tree: Tree, now: float, glance: Glance) -> Step:
         # While the leader is there to be waited for, there is no need to look.
         left = self.exited and bool(tree.living(glance))
         if self.child.reaped:
@@ -193,22 +213,10 @@ class Running:
             if tree.hides_members(glance):
                 step = self.life.step(now, leader_gone=True, any_left=True)
         self._gone = step == "done"
-        if step == "ask-rest":
-            tree.ask_rest()
-        elif step == "kill":
-            self.ending.sent("SIGKILL")
-            return tree
-        elif step == "give-up" and not glance.rows and self.exited:
-            # What is left of its group was killed, and may well be a zombie: nobody can see which.
-            self._gone = True
-        elif step == "give-up" and not tree.resists and self.life.bear_with():
-            # Dying, and only slow to be scheduled: to call that unkillable would stop the whole adjust.
-            return tree
-        elif step == "give-up":
-            names = tree.names(glance)
-            names = names if self.exited else [self.job.name, *names]
-            self._blame("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
-        return None
+        if self._gone:
+            # The pid may be another's now.
+            self.child.let_go()
+        return step
 
     def was_attended(self, now: float) -> None:
         """Take in that there is nothing more to do about it for now."""

@@ -166,10 +166,8 @@ class Tree:
 
     def ask_rest(self) -> None:
         """Send SIGTERM and SIGCONT to what the leader left behind."""
-        for number in (SIGTERM, SIGCONT):
-            if self._hidden:
-                signal_group(self._leader, number)
-            send(self._members, number)
+        send(self._members, SIGTERM)
+        send(self._members, SIGCONT)
 
     def kill_group(self) -> None:
         """Send SIGKILL to the group of the leader, while its number is sure to be that of this group."""
@@ -186,12 +184,16 @@ class Tree:
         While the group has members, its number is given to no other. Where it has visible zombies, nobody can
         tell whether it has hidden members: the group is killed then.
         """
+        # The first look is older than the reaping, and shows the leader.
+        just_reaped = self._born_at is None and not self._reaped
         self._reaped = self._born_at is None
         exists, allowed = group_exists(self._leader)
-        # The look may be older than the reaping.
-        others = [row for row in glance.rows.values() if not (self._reaped and row.pid == self._leader)]
-        visible = [row for row in others if row.group == self._leader]
-        self._hidden = exists and not visible
+        group = [row for row in glance.rows.values() if row.group == self._leader]
+        visible = [row for row in group if not (just_reaped and row.pid == self._leader)]
+        was_hidden, self._hidden = self._hidden, exists and not visible
+        if self._hidden and not was_hidden:
+            signal_group(self._leader, SIGTERM)
+            signal_group(self._leader, SIGCONT)
         self._forbidden = self._hidden and not allowed
         obscured = self._owns_group and visible and all(row.dead for row in visible)
         if obscured and not self._swept:
