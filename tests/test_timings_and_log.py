@@ -332,6 +332,16 @@ def test_a_log_that_hangs_holds_nothing_up_for_long(servo: ServoDirectory) -> No
     )
 
 
+def test_a_log_whose_path_the_locale_cannot_express_is_warned_of(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: grün.log}")
+    servo.add("01a", "plain", component="web")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    given = json.dumps(servo.request("web.cpu")).encode()
+    completed = servo.run("app", input=given, env=locale)
+    assert completed.reply["status"] == "ok"
+    assert b"its path does not fit the encoding of file names here" in completed.stderr
+
+
 def test_many_runs_at_once_tear_no_line(servo: ServoDirectory) -> None:
     servo.configure("agg: {log: run.log}")
     names = ["01a", "02b", "03c", "04" + "long" * 50]
