@@ -23,7 +23,7 @@ from servo_agg.threads import Bell, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from servo_agg.operations import Asked, Run
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 _LOCK_PATIENCE = 10.0
 _LOCK_GLANCE = 0.05
+
+_LOAD_PATIENCE = 5.0
+"""Seconds that psutil may take to load after the query."""
+
+_TURN = 0.001
+"""Seconds of a wait in which signals are noticed."""
 
 
 def read_request(given: bytes) -> Object:
@@ -53,8 +59,8 @@ def read_request(given: bytes) -> Object:
     return request
 
 
-def _import_psutil() -> Callable[[], object]:
-    """Import psutil while the drivers are queried: it takes as long. Gives what waits for the end of it."""
+def _import_psutil() -> Bell:
+    """Import psutil while the drivers are queried: it takes as long. Returns what rings at its end."""
     done = Bell()
 
     def work() -> None:
@@ -66,7 +72,15 @@ def _import_psutil() -> Callable[[], object]:
             done.ring()
 
     start(work)
-    return done.wait
+    return done
+
+
+def _await(imported: Bell, run: Run) -> str | None:
+    """Wait for psutil, which a file server may keep from us for ever; return what ends us meanwhile."""
+    until = run.listener.now() + _LOAD_PATIENCE
+    while not (imported.wait(_LOCK_GLANCE) or run.listener.cause or run.listener.now() >= until):
+        run.listener.pause(_TURN)
+    return run.listener.cause
 
 
 def insist_on_psutil() -> None:
@@ -112,10 +126,10 @@ def adjust(run: Run, application: str, given: bytes, choices: Sequence[str]) -> 
     run.say({"progress": 0, "message": f"querying {count} driver{'s' if count > 1 else ''}"})
     imported = _import_psutil()
     asked = ask(run, application, run.listener.now())
-    imported()
     not_started = {name: {"status": "not-started"} for name in config.drivers}
-    if asked.cause:
-        return ended(asked.cause, survivors(asked.outcomes), {"drivers": not_started})
+    cause = asked.cause or _await(imported, run)
+    if cause:
+        return ended(cause, survivors(asked.outcomes), {"drivers": not_started})
     insist_on_psutil()
     if not run.guarded():
         raise BadEnvironment(

@@ -15,10 +15,12 @@ Rules (SPEC 10):
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import sys
 import time
 
+from servo_agg import ROOM
 from servo_agg.signals import SIGKILL
 from servo_agg.threads import Bell, Lock, start
 
@@ -287,15 +289,23 @@ def _look_by_psutil() -> dict[int, Process]:
 _loading = Lock()
 
 
+_LOADING = 1.0
+"""Seconds in which another thread, that is loading psutil, must have finished: it may hang."""
+
+
 def load_psutil() -> None:
     """Import psutil. Raises what that raises, which is not ImportError alone."""
-    with _loading:
-        stderr, sys.stderr = sys.stderr, io.StringIO()
-        try:
-            # Where /proc is missing, older versions print a traceback and go on.
-            import psutil  # noqa: F401, PLC0415 - as below
-        finally:
-            sys.stderr = stderr
+    if not _loading.acquire(timeout=_LOADING):
+        raise ImportError("it takes too long to load")
+    stderr, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        # As for our own modules: see ROOM.
+        mmap.mmap(-1, ROOM).close()
+        # Where /proc is missing, older versions print a traceback and go on.
+        import psutil  # noqa: F401, PLC0415 - as below
+    finally:
+        sys.stderr = stderr
+        _loading.release()
 
 
 def _all_by_psutil() -> Iterator[Process]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
-PEAK_LIMIT = 24 * MIB
+PEAK_LIMIT = 28 * MIB
 """What a flood may cost above the idle program, in bytes of resident memory."""
 
 OBJECTS_LIMIT = 160 * MIB
