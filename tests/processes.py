@@ -44,12 +44,14 @@ def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
 
     What the caller's shell happens to hold of ours (OPTUNE_*, ...) is left out. `python3` is the interpreter
     that runs the tests: `#!/usr/bin/env python3` must find the same packages, and a version manager's wrapper
-    in its place would cost more time than what is tested.
+    in its place would cost more time than what is tested. Directories that we may not search are left out of
+    PATH: for a program that is nowhere they make `env` exit with 126, not 127.
     """
     made = {
         name: value for name, value in os.environ.items() if not name.startswith(_AMBIENT) or name == MARK
     }
-    made["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made.get("PATH", os.defpath)])
+    path = [str(Path(sys.executable).parent), *made.get("PATH", os.defpath).split(os.pathsep)]
+    made["PATH"] = os.pathsep.join(directory for directory in path if os.access(directory, os.X_OK))
     for overlay in overlays:
         for name, value in overlay.items():
             if value is None:

@@ -775,9 +775,9 @@ def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: s
 @needs_mount
 def test_what_is_mounted_read_only_may_have_any_mode(one: ServoDirectory) -> None:
     one.drivers.chmod(0o777)
-    before = f"mount --bind {one.drivers} {one.drivers}"
+    drivers = shlex.quote(str(one.drivers))
+    before = f"mount --bind {drivers} {drivers}; mount -o remount,ro,bind {drivers}"
     assert one.run("--check", "app").returncode == 1
-    before += f"; mount -o remount,ro,bind {one.drivers}"
     checked = run_in(one, ["--check", "app"], before=before, prefix=NEW_NAMESPACE)
     assert b"no problem found" in checked.stdout
 

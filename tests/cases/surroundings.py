@@ -771,7 +771,7 @@ CASES = (
         "no driver but one without the flag, a copy and a document",
         None,
         others={"01ec2asg": "", "02winec2~": "", "README.md": ""},
-        before="chmod -x adjust.d/01ec2asg",
+        before="chmod a-x adjust.d/01ec2asg",
         words=QUERY,
         code=0,
         final='{"application":{"components":{}}}',
