@@ -20,8 +20,13 @@ import os
 import servo_agg.guardian
 
 class Nobody:
+    released = True
+
     def __init__(self, ledger, keep):
-        self.line = os.open(os.devnull, os.O_RDONLY)
+        self.line, self._end = os.pipe()
+
+    def lives(self):
+        return True
 
     def release(self):
         pass
