@@ -17,7 +17,7 @@ if _standard in sys.path:
 ROOM = 12 << 20
 """Bytes of memory that an import of ours, or of psutil, takes at most."""
 
-import mmap  # noqa: E402 - it is looked for where the lines above have it looked for
+import mmap  # noqa: E402 - only after sys.path has been reordered
 
 # Where memory ends amid an import Python 3.11 can loop for ever, deaf to signals. Raises OSError in time.
 mmap.mmap(-1, ROOM).close()

@@ -44,8 +44,8 @@ def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
 
     What the caller's shell happens to hold of ours (OPTUNE_*, ...) is left out. `python3` is the interpreter
     that runs the tests: `#!/usr/bin/env python3` must find the same packages, and a version manager's wrapper
-    in its place would cost more time than what is tested. Directories that we may not search are left out of
-    PATH: for a program that is nowhere they make `env` exit with 126, not 127.
+    in its place would cost more time than what is tested. PATH has no directories that this user must not
+    search: with one of them, `env` exits with 126, not 127, if it does not find a program.
     """
     made = {
         name: value for name, value in os.environ.items() if not name.startswith(_AMBIENT) or name == MARK
