@@ -14,13 +14,13 @@ if _standard in sys.path:
     _before = sys.path.index(_standard)
     sys.path[:] = sys.path[_before:] + sys.path[:_before]
 
-ROOM = 12 << 20
+IMPORT_MEMORY = 12 << 20
 """Bytes of memory that an import of ours, or of psutil, takes at most."""
 
 import mmap  # noqa: E402 - only after sys.path has been reordered
 
 # Where memory ends amid an import Python 3.11 can loop for ever, deaf to signals. Raises OSError in time.
-mmap.mmap(-1, ROOM).close()
+mmap.mmap(-1, IMPORT_MEMORY).close()
 
 STARTED = time.monotonic()
 """Our start, from which the time for a query counts (SPEC 9)."""

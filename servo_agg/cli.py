@@ -1,23 +1,23 @@
-"""The edge: arguments, streams, signals, threads, exit status. Everything else is told what it needs.
+"""The entry point, and the main thread: file descriptors, signals, exit status.
 
 Rules (SPEC 5, 10, 14):
-- Main starts the coordinator and from then on only watches: for signals, and for the agent's end.
-- Where a thread cannot be started, or has ended by an error, main itself says the last word.
-- We leave by os._exit: no thread that hangs in a read or write can keep us.
+- The main thread starts the coordinator. After that it only waits for signals and for the end of the agent.
+- Where a thread cannot be started, or was ended by an error, the main thread writes the final line.
+- The program ends by os._exit: no thread that hangs in a read or write can delay that.
 """
 
 from __future__ import annotations
 
-from servo_agg import signals
+from servo_agg import _compat
 
-# Until main has its handlers these wait: none of them may end us without a last word.
-HEEDED = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGUSR1)
-signals.pthread_sigmask(signals.SIG_BLOCK, HEEDED)
+# They stay blocked until the handlers are installed: none may end us without a final line.
+HANDLED_SIGNALS = (_compat.SIGTERM, _compat.SIGINT, _compat.SIGHUP, _compat.SIGUSR1)
+_compat.pthread_sigmask(_compat.SIG_BLOCK, HANDLED_SIGNALS)
 
 import gc  # noqa: E402 - the signals above must be blocked before anything that takes time
 
-# Little of what we make is cyclic. Looking for what is would take 0.5 ms of our imports, and a third of the
-# time of a large reply.
+# Few of our objects form cycles. The search for cycles would add 0.5 ms to our imports, and a third to the
+# time that a large reply takes.
 gc.set_threshold(100_000)
 
 import os  # noqa: E402 - as above
@@ -25,38 +25,46 @@ import select  # noqa: E402 - as above
 import sys  # noqa: E402 - as above
 import time  # noqa: E402 - as above
 
-from servo_agg import operations, threads  # noqa: E402 - as above
-from servo_agg.arguments import USAGE, Call  # noqa: E402 - as above
-from servo_agg.console import printable  # noqa: E402 - as above
-from servo_agg.coordinator import Coordinator, confess, read_stdin  # noqa: E402 - as above
-from servo_agg.errors import WrongUsage, lack  # noqa: E402 - as above
-from servo_agg.events import AGENT_GONE, Ended  # noqa: E402 - as above
-from servo_agg.guardian import Guardian  # noqa: E402 - as above
-from servo_agg.ledger import Ledger  # noqa: E402 - as above
-from servo_agg.processes import open_descriptors  # noqa: E402 - as above
-from servo_agg.protocol import encode  # noqa: E402 - as above
+from servo_agg import threads  # noqa: E402 - as above
+from servo_agg.arguments import parse_agent_arguments  # noqa: E402 - as above
+from servo_agg.coordinator import (  # noqa: E402 - as above
+    STDIN_LIMIT,
+    Coordinator,
+    internal_error_result,
+    read_stdin,
+)
+from servo_agg.drivers.events import (  # noqa: E402 - as above
+    AGENT_GONE,
+    CancelRequested,
+    EventQueue,
+    ShutdownRequested,
+)
+from servo_agg.drivers.watchdog import (  # noqa: E402 - as above
+    SpawnTable,
+    open_descriptors,
+    start_watchdog,
+)
+from servo_agg.errors import UsageError  # noqa: E402 - as above
+from servo_agg.output.console import encode_printable  # noqa: E402 - as above
+from servo_agg.protocol.messages import encode  # noqa: E402 - as above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from servo_agg.arguments import Arguments
+    from servo_agg.drivers.watchdog import Watchdog
 
-_READ_BY_ALL = 0o444
 
-_FINISHED = 0
-_BEREFT = 255
-"""What is written where the interpreter writes the numbers of signals: at the coordinator's end, and by
-any thread that ends by an error."""
+_FINAL_WRITE_TIMEOUT = 250
+"""Milliseconds that stdout has to take a final line of the main thread."""
 
-_FAREWELL = 250
-"""Milliseconds that stdout has to take a last word of main."""
-
-_AT_ONCE = 0.1
-"""Seconds in which several signals to end are one: `timeout` sends two, as does a terminal that closes."""
+_SAME_SHUTDOWN = 0.1
+"""Seconds in which several signals count as one: `timeout` sends two, as does a terminal that closes."""
 
 
 def _secure_descriptors() -> None:
-    """See to it that 0, 1 and 2 are open and that drivers get no other of ours.
+    """Open 0, 1 and 2 if they are closed, and keep drivers from inheriting our other descriptors.
 
     Without a stdout nothing is run, and we exit with status 1 (SPEC 5).
     """
@@ -65,9 +73,9 @@ def _secure_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1:
-                _explain(2, "adjust: there is no stdout to answer on; nothing was run\n")
+                _write_text(2, "adjust: there is no stdout to answer on; nothing was run\n")
                 os._exit(1)
-            _open_as(descriptor)
+            _open_placeholder(descriptor)
     for descriptor in open_descriptors():
         try:
             os.set_inheritable(descriptor, False)
@@ -75,7 +83,7 @@ def _secure_descriptors() -> None:
             continue
 
 
-def _open_as(descriptor: int) -> None:
+def _open_placeholder(descriptor: int) -> None:
     """Open something empty as 0 or 2, the lowest descriptor that is closed."""
     try:
         os.open(os.devnull, os.O_WRONLY if descriptor else os.O_RDONLY)
@@ -87,194 +95,210 @@ def _open_as(descriptor: int) -> None:
         os.close(write_end)
 
 
-def _heed_signals() -> tuple[int, int]:
-    """Have the signals that end or cancel us written to a pipe; give its two ends.
+class _Signals:
+    """The signals that have arrived.
+
+    handle   the signal handler. It only records the signal, since it can interrupt the main thread anywhere.
+             It is a function in C: in a storm of signals, one in Python is interrupted by its own next call
+    wakeup   a descriptor that is readable once a signal has arrived
+    """
+
+    def __init__(self, queue: EventQueue, wakeup: int) -> None:
+        self.wakeup = wakeup
+        self._queue = queue
+        self._arrived: dict[int, object] = {}
+        self.handle = self._arrived.setdefault
+        self._canceled = False
+        self._first_shutdown_at: float | None = None
+
+    def forward(self) -> None:
+        """Put an event for each signal that has arrived into the queue; of SIGUSR1 only the first counts."""
+        # Its bytes carry no information, and it may be full.
+        os.read(self.wakeup, 64 << 10)
+        for number in list(self._arrived):
+            # Before it is forwarded: a signal that arrives from now on is another one.
+            del self._arrived[number]
+            if number == _compat.SIGUSR1:
+                if not self._canceled:
+                    self._canceled = True
+                    self._queue.put(CancelRequested())
+                continue
+            now = time.monotonic()
+            if self._first_shutdown_at is None:
+                self._first_shutdown_at = now
+            elif now < self._first_shutdown_at + _SAME_SHUTDOWN:
+                continue
+            self._queue.put(ShutdownRequested(_compat.signal_name(number)))
+
+
+def _install_signal_handlers(queue: EventQueue) -> _Signals:
+    """Handle the signals that end or cancel us.
 
     A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10).
     """
-    noticed, notice = os.pipe()
-    os.set_blocking(notice, False)
-    signals.set_wakeup_fd(notice, warn_on_full_buffer=False)
-    for number in HEEDED:
-        if number in (signals.SIGTERM, signals.SIGUSR1) or signals.getsignal(number) != signals.SIG_IGN:
-            signals.signal(number, lambda *_: None)
-    signals.pthread_sigmask(signals.SIG_UNBLOCK, HEEDED)
-    # Ignored, it would have the kernel reap our drivers, and their exit status would be lost.
-    signals.signal(signals.SIGCHLD, signals.SIG_DFL)
-    return noticed, notice
+    wakeup, wakeup_writer = os.pipe()
+    os.set_blocking(wakeup_writer, False)
+    _compat.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+    signals = _Signals(queue, wakeup)
+    for number in HANDLED_SIGNALS:
+        if number in (_compat.SIGTERM, _compat.SIGUSR1) or _compat.getsignal(number) != _compat.SIG_IGN:
+            _compat.signal(number, signals.handle)
+    _compat.pthread_sigmask(_compat.SIG_UNBLOCK, HANDLED_SIGNALS)
+    # If it were ignored, the kernel would reap our drivers, and their exit status would be lost.
+    _compat.signal(_compat.SIGCHLD, _compat.SIG_DFL)
+    return signals
 
 
-def _reap(guardian: Guardian, coordinator: Coordinator) -> None:
-    """Reap the guardian, which has gone; warn where that is not our doing."""
-    guardian.reap()
-    if not guardian.released:
-        coordinator.warn_unguarded()
+def _on_watchdog_exit(watchdog: Watchdog, coordinator: Coordinator) -> None:
+    """Reap the watchdog; warn if it was not released."""
+    watchdog.reap()
+    if not watchdog.released:
+        coordinator.warn_watchdog_gone()
 
 
-class _Signals:
-    """Passes signals on to the coordinator; of those to end what comes at once with the first is left out."""
+def _wait_for_coordinator(
+    coordinator: Coordinator,
+    watchdog: Watchdog,
+    signals: _Signals,
+    done: int,
+    thread_errors: list[BaseException],
+) -> int:
+    """Forward signals and the end of the agent until the coordinator has finished; return the exit status.
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._inbox = coordinator.inbox
-        self._ended_at: float | None = None
-
-    def pass_on(self, number: int) -> None:
-        now = time.monotonic()
-        if number != signals.SIGUSR1:
-            if self._ended_at is not None and now < self._ended_at + _AT_ONCE:
-                return
-            self._ended_at = self._ended_at or now
-        self._inbox.put(Ended(signals.name_of(number)))
-
-
-def _watch(coordinator: Coordinator, guardian: Guardian, noticed: int, bereft: list[BaseException]) -> int:
-    """Tell the coordinator of signals and of the agent's end until it has finished; give its status.
-
-    The guardian is reaped when it has gone. Raises the first error by which a thread has ended, which is
-    then in `bereft`, with the last word left to the caller.
+    `done` is readable once it has finished, or a thread has failed. Raises the first of `thread_errors` if no
+    other thread is about to write the final line.
     """
-    patience = None
-    heard = _Signals(coordinator)
+    timeout = None
     watched = select.poll()
-    watched.register(noticed, select.POLLIN)
-    # No event asked for: what is told all the same is that nobody reads any more.
+    watched.register(signals.wakeup, select.POLLIN)
+    watched.register(done, select.POLLIN)
+    # Without events, only errors are reported: nobody reads any more.
     watched.register(1, 0)
-    watched.register(guardian.line, 0)
+    watched.register(watchdog.line, 0)
     while True:
-        ready = watched.poll(patience)
+        ready = watched.poll(timeout)
         if not ready:
             return 1
         for descriptor, _ in ready:
-            if descriptor == 1:
+            if descriptor == signals.wakeup:
+                signals.forward()
+            elif descriptor == 1:
                 watched.unregister(1)
-                coordinator.inbox.put(Ended(AGENT_GONE))
-                continue
-            if descriptor == guardian.line:
-                watched.unregister(guardian.line)
-                _reap(guardian, coordinator)
-                continue
-            for number in os.read(noticed, 64):
-                if number == _BEREFT and coordinator.last_word.acquire(blocking=False):
-                    raise bereft[0]
-                if number == _BEREFT:
-                    # The last word is being said, perhaps by the thread that is missing now.
-                    patience = _FAREWELL
-                    continue
-                if number == _FINISHED:
-                    return coordinator.status
-                heard.pass_on(number)
+                coordinator.queue.put(ShutdownRequested(AGENT_GONE))
+            elif descriptor == watchdog.line:
+                watched.unregister(watchdog.line)
+                _on_watchdog_exit(watchdog, coordinator)
+            elif not thread_errors:
+                return coordinator.status
+            elif coordinator.final_line_lock.acquire(blocking=False):
+                raise thread_errors[0]
+            else:
+                # The final line is being written, perhaps by the thread that has failed.
+                watched.unregister(done)
+                timeout = _FINAL_WRITE_TIMEOUT
 
 
 def main() -> NoReturn:
-    """Be the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5, 14)."""
+    """Run the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5, 14)."""
     _secure_descriptors()
     try:
-        call = Call(sys.argv[1:])
-    except WrongUsage as error:
-        _explain(2, f"adjust: {error}\n\n{USAGE}")
+        arguments = parse_agent_arguments(sys.argv[1:])
+        if arguments is None:
+            from servo_agg.argument_parser import parse_arguments  # noqa: PLC0415 - the agent does not need it
+
+            arguments = parse_arguments(sys.argv[1:])
+    except UsageError as error:
+        from servo_agg.argument_parser import USAGE  # noqa: PLC0415 - likewise
+
+        _write_text(2, f"{USAGE}adjust: {error}\n")
         os._exit(2)
-    if call.operation == "help":
-        os._exit(0 if _explain(1, USAGE) else 1)
-    guardian = None
-    astray = False
-    bereft: list[BaseException] = []
+    except (ImportError, OSError, MemoryError) as error:
+        # Without argparse nobody can tell whether an object on stdout is expected.
+        _write_text(2, f"adjust: {internal_error_result(error, lambda _: None)['message']}\n")
+        os._exit(1)
+    if arguments.operation == "help":
+        from servo_agg.argument_parser import HELP  # noqa: PLC0415 - likewise
+
+        os._exit(0 if _write_text(1, HELP) else 1)
+    watchdog = None
+    crashed = False
+    thread_errors: list[BaseException] = []
     try:
-        ledger = Ledger()
-        locks = _open_for_locks() if call.operation == "adjust" else []
-        guardian = Guardian(ledger, locks)
-        noticed, notice = _heed_signals()
+        spawn_table = SpawnTable()
+        locks: list[int] = []
+        if arguments.operation == "adjust":
+            from servo_agg.lock import open_lock_descriptors  # noqa: PLC0415 - a query takes no lock
+
+            locks = open_lock_descriptors()
+        watchdog = start_watchdog(spawn_table, locks)
+        queue = EventQueue()
+        signals = _install_signal_handlers(queue)
+        done, done_writer = os.pipe()
 
         def finish() -> None:
-            os.write(notice, bytes([_FINISHED]))
+            os.write(done_writer, b"+")
 
-        def miss(error: BaseException) -> None:
-            bereft.append(error)
-            os.write(notice, bytes([_BEREFT]))
+        def fail(error: BaseException) -> None:
+            thread_errors.append(error)
+            finish()
 
-        threads.mourn(miss)
-        coordinator = Coordinator(call, ledger, guardian, locks, finish)
+        threads.on_thread_error(fail)
+        coordinator = Coordinator(arguments, queue, spawn_table, watchdog, locks, finish)
         coordinator.start()
-        status = _watch(coordinator, guardian, noticed, bereft)
-        astray = coordinator.astray
+        status = _wait_for_coordinator(coordinator, watchdog, signals, done, thread_errors)
+        crashed = coordinator.crashed
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
-        status = _say_last(call, error)
-    # Not released, the guardian stops the drivers that are left, and those that are just being started.
-    if guardian is not None and not bereft and not (astray and ledger.starts()):
-        guardian.release()
-        guardian.reap()
+        status = _write_final_line(arguments, error)
+    # If it is not released, the watchdog stops all drivers that are running or being started.
+    if watchdog is not None and not thread_errors and not (crashed and spawn_table.records()):
+        watchdog.release()
+        watchdog.reap()
     os._exit(status)
 
 
-def _say_last(call: Call, error: Exception) -> int:
-    """Say the last word from here, since there is no coordinator who could; give the exit status.
+def _write_final_line(arguments: Arguments, error: Exception) -> int:
+    """Write the final line from the main thread, where the coordinator cannot; return the exit status.
 
-    Stdin is read to its end before, unless a signal comes.
+    Stdin is read to its end first, unless a signal arrives.
     """
-    final = confess(error, lambda line: _explain(2, f"{line}\n") if call.verbose else None)
-    came: list[int] = []
+    final = internal_error_result(
+        error, lambda line: _write_text(2, f"{line}\n") if arguments.verbose else None
+    )
+    arrived: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
-        came.append(number)
-        for other in HEEDED:
-            signals.signal(other, signals.SIG_IGN)
-        # The only way out of a read.
+        arrived.append(number)
+        for other in HANDLED_SIGNALS:
+            _compat.signal(other, _compat.SIG_IGN)
+        # Only an exception ends the read.
         raise InterruptedError
 
     try:
-        for number in HEEDED:
-            if signals.getsignal(number) != signals.SIG_IGN:
-                signals.signal(number, interrupt)
-        signals.pthread_sigmask(signals.SIG_UNBLOCK, HEEDED)
+        for number in HANDLED_SIGNALS:
+            if _compat.getsignal(number) != _compat.SIG_IGN:
+                _compat.signal(number, interrupt)
+        _compat.pthread_sigmask(_compat.SIG_UNBLOCK, HANDLED_SIGNALS)
         size = 0
-        while call.reads_stdin and size < operations.ENDLESS and (block := read_stdin(4 << 10)):
+        while arguments.reads_stdin and size < STDIN_LIMIT and (block := read_stdin(4 << 10)):
             size += len(block)
     except (OSError, MemoryError):
         pass
-    if call.for_people:
-        _explain(2, f"adjust: {final['message']}\n")
+    if arguments.for_people:
+        _write_text(2, f"adjust: {final['message']}\n")
     else:
         writable = select.poll()
         writable.register(1, select.POLLOUT)
-        if writable.poll(_FAREWELL):
-            _explain(1, encode(final).decode())
-    return 128 + came[0] if came else 1
+        if writable.poll(_FINAL_WRITE_TIMEOUT):
+            _write_text(1, encode(final).decode())
+    return 128 + arrived[0] if arrived else 1
 
 
-def _explain(descriptor: int, text: str) -> bool:
-    """Write to a person, who may have gone; tell whether it could be written, having said why not."""
+def _write_text(descriptor: int, text: str) -> bool:
+    """Write text for people; return whether that was possible. Explain on stderr why stdout failed."""
     try:
-        os.write(descriptor, printable(text))
+        os.write(descriptor, encode_printable(text))
     except OSError as error:
         if descriptor == 1 and not isinstance(error, BrokenPipeError):
-            _explain(2, f"adjust: stdout cannot take the answer: {os.strerror(error.errno or 0)}\n")
+            _write_text(2, f"adjust: stdout cannot take the answer: {os.strerror(error.errno or 0)}\n")
         return False
     return True
-
-
-def _open_for_locks() -> list[int]:
-    """Return descriptors of what an adjust must lock, in this order; the guardian holds them too (SPEC 10).
-
-    Where somebody may not open the servo directory, all lock adjust.d as well, which each of them can list.
-    Empty when neither may be opened. Raises OSError when the machine lacks the means.
-    """
-    found: list[int] = []
-    for path in (".", "adjust.d"):
-        if found and _may_be_read_by_all(found[0]):
-            break
-        try:
-            found.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
-        except OSError as error:
-            if lack(error):
-                raise
-    return found
-
-
-def _may_be_read_by_all(directory: int) -> bool:
-    try:
-        # A list of who may do what can take it from some, whatever the mode says.
-        if "system.posix_acl_access" in os.listxattr(directory):
-            return False
-    except (AttributeError, OSError):
-        # Not on this system, or not on this file system.
-        pass
-    return os.fstat(directory).st_mode & _READ_BY_ALL == _READ_BY_ALL

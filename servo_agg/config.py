@@ -1,9 +1,8 @@
-"""The edge where the world is read, once: environment, section `agg`, the listing of adjust.d.
+"""The configuration of a run: environment variables, section `agg` and the listing of adjust.d.
 
 Rules (SPEC 2, 3, 9):
-- Drivers are the executable regular files of `./adjust.d`, in the order of their names as bytes. What an
-  editor or a package manager leaves there, hidden files and documents are none, whatever their flags.
-- Whatever is wrong is a Fault that names the file or variable, and the value.
+- All of it is read once, by `read_config`.
+- What is wrong is a UserError that names the file or variable, and the value.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ from __future__ import annotations
 import os
 import sys
 
-from servo_agg.errors import BadConfiguration, BadEnvironment, NoAdjustD, lack
-from servo_agg.lifecycle import extent
-from servo_agg.processes import MARK, chain, still_around_us
+from servo_agg.drivers.timeouts import driver_timeout
+from servo_agg.errors import BadConfiguration, BadEnvironment, MissingAdjustD, resource_error
+from servo_agg.processes.start_token import START_TOKEN, join_links, running_links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from servo_agg.errors import Fault
+    from servo_agg.errors import UserError
 
 TIMEOUT = "OPTUNE_IO_TIMEOUT"
 
@@ -29,228 +28,204 @@ VERBOSE_STDERR = "OPTUNE_VERBOSE_STDERR"
 STDERR_WORDS = ("all", "minimal", "none")
 """The values of OPTUNE_VERBOSE_STDERR (SPEC 13)."""
 
-_LOCALE = "LC_CTYPE"
-_COERCED = frozenset(("C.UTF-8", "C.utf8", "UTF-8"))
-"""The values that Python itself may give to LC_CTYPE."""
-
-_DEEPEST = 8
-"""Aggregators inside one another: more are taken for one that runs itself, for ever."""
-
-_SHOWN = 80
-"""Characters of a wrong value that a message shows."""
+_MAX_NESTED = 8
+"""Aggregators inside one another. A deeper one is taken for an aggregator that runs itself without end."""
 
 
-class Config:
-    """All that the surroundings tell us; not changed after it was made.
+class Listing:
+    """The names of the files in adjust.d, by what they are to us (SPEC 2); each sorted as bytes.
 
-    directory       the servo directory
-    drivers         names in driver order
-    passed_over     names of regular files in adjust.d without the executable flag
-    leftovers       names of executable files there that are no drivers because of their names
-    documents       names of executable files there that are documents and no programs
-    unreachable     names of what is there and cannot be followed or looked at, each with the reason in words
-    environment     what drivers get, their mark aside
-    limit           I, the seconds that a driver may be silent, None for ever (SPEC 9)
-    short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
-    grace           the same otherwise
-    cancel_grace    seconds that a driver has to end after it was cancelled
-    stderr          `all`, `minimal` or `none`: what of a failed driver's stderr is shown (SPEC 13)
-    parallel        how many drivers may be queried at once
-    serial          names of drivers of which only one at a time may be queried
-    complete        names of drivers that want all their settings in each adjust
-    on_failure      `continue` or `stop`
-    unmatched       patterns that match no driver, each as key of the section `agg` and pattern
-    log             path of the file to which each run appends what became of the drivers, or None
+    drivers         what is run
+    not_executable  regular files without the executable flag
+    leftovers       executable files that are no drivers because of their names, such as backup copies
+    documents       executable files that are no drivers because of their names and contents
+    unreachable     what cannot be followed or looked at, each name with the reason
     """
 
-    __slots__ = (
-        "cancel_grace",
-        "complete",
-        "directory",
-        "documents",
-        "drivers",
-        "environment",
-        "grace",
-        "leftovers",
-        "limit",
-        "log",
-        "on_failure",
-        "parallel",
-        "passed_over",
-        "serial",
-        "short_grace",
-        "stderr",
-        "unmatched",
-        "unreachable",
-    )
-
-    def __init__(self, environment: Mapping[str, str], faults: list[Fault] | None = None) -> None:
-        """Read the current directory. Raises NoAdjustD, BadEnvironment or BadConfiguration.
-
-        With `faults`, which a check gives, the latter two are put there, and the defaults hold.
-        """
-        outer = still_around_us(environment.get(MARK))
-        if len(outer) >= _DEEPEST:
-            raise BadEnvironment(
-                f"aggregators run inside one another, {_DEEPEST} deep: a driver of this servo directory seems"
-                " to lead back to it; see where the scripts in adjust.d change to"
-            )
-        limit = None
-        try:
-            limit = _io_timeout(environment)
-        except BadEnvironment as fault:
-            if faults is None:
-                raise
-            faults.append(fault)
-        try:
-            self.directory = os.getcwd()
-        except OSError:
-            raise NoAdjustD(
-                "the current directory, which must be the servo directory, does not exist any more"
-            ) from None
+    def __init__(self) -> None:
         self.drivers: list[str] = []
-        self.passed_over: list[str] = []
+        self.not_executable: list[str] = []
         self.leftovers: list[str] = []
         self.documents: list[str] = []
         self.unreachable: dict[str, str] = {}
-        self._discover()
-        settings = _section(faults)
-        self.parallel: int = settings.get("parallel", 32)
-        self.on_failure: str = settings.get("on_failure", "continue")
-        self.grace: float = settings.get("grace", 30)
-        self.cancel_grace: float = settings.get("cancel_grace", 300)
-        self.log: str | None = settings.get("log")
-        self.unmatched: list[tuple[str, str]] = []
-        self.serial = self._matching("serial", settings)
-        self.complete = self._matching("complete", settings)
-        if not environment.get(TIMEOUT, "").strip():
-            limit = settings.get("io_timeout")
-        self.limit, self.short_grace = extent(limit or None)
-        # As the agent has it: a mistyped word must not send to its backend what nobody asked for.
-        how = environment.get(VERBOSE_STDERR) or "all"
-        self.stderr = how if how in STDERR_WORDS else "none"
-        _judge_places(self.directory, faults)
-        self.environment = {**_for_drivers(environment, self.directory), MARK: chain(outer)}
 
-    def _discover(self) -> None:
-        """List adjust.d. Raises NoAdjustD or BadEnvironment."""
-        path = os.path.join(self.directory, "adjust.d")
-        try:
-            with os.scandir("adjust.d") as entries:
-                for entry in entries:
-                    self._sort_in(entry)
-        except FileNotFoundError:
-            if os.path.islink("adjust.d"):
-                raise NoAdjustD(
-                    f"{path} is a link to {os.readlink('adjust.d')}, which does not exist"
-                ) from None
-            raise NoAdjustD(
-                f"there is no {path}: run this in the servo directory, which holds adjust.d"
-            ) from None
-        except NotADirectoryError:
-            raise NoAdjustD(f"{path} is no directory: it must be one that holds the drivers") from None
-        except OSError as error:
-            words = lack(error)
-            if words is not None:
-                raise BadEnvironment(f"{path} cannot be read: {words}") from None
-            raise NoAdjustD(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
-        if not os.access("adjust.d", os.X_OK):
-            raise NoAdjustD(
-                f"{path} can be listed but not entered: its files cannot be run without the flag x of it"
-            )
-        for names in (self.drivers, self.passed_over, self.leftovers, self.documents):
+    def sort(self) -> None:
+        """Sort the names as bytes."""
+        for names in (self.drivers, self.not_executable, self.leftovers, self.documents):
             names.sort(key=os.fsencode)
-        self.unreachable = dict(sorted(self.unreachable.items(), key=lambda item: os.fsencode(item[0])))
-
-    def _sort_in(self, entry: os.DirEntry[str]) -> None:
-        leftover = entry.name.startswith(".") or entry.name.endswith(_LEFTOVERS) or ".dpkg-" in entry.name
-        try:
-            regular = entry.is_file()
-            if not regular and not leftover and entry.is_symlink():
-                # Of a link to nowhere `is_file` says no more than of one to a directory.
-                entry.stat()
-        except OSError as error:
-            if not leftover:
-                self.unreachable[entry.name] = _why_unreachable(entry, error)
-            return
-        if not regular:
-            return
-        if not os.access(entry.path, os.X_OK):
-            if not leftover:
-                self.passed_over.append(entry.name)
-        elif leftover:
-            self.leftovers.append(entry.name)
-        elif entry.name.endswith(_DOCUMENTS) and not _is_program(entry.path):
-            self.documents.append(entry.name)
-        else:
-            self.drivers.append(entry.name)
-
-    def _matching(self, key: str, settings: Mapping[str, Any]) -> frozenset[str]:
-        """Return the drivers that match the patterns under a key; note the patterns that match none."""
-        if not settings.get(key):
-            return frozenset()
-        from fnmatch import fnmatchcase  # noqa: PLC0415 - needs re, which a query without patterns does not
-
-        matched: set[str] = set()
-        for pattern in dict.fromkeys(settings[key]):
-            found = [name for name in self.drivers if fnmatchcase(name, pattern)]
-            if not found:
-                self.unmatched.append((key, pattern))
-            matched.update(found)
-        return frozenset(matched)
+        self.unreachable = {
+            name: self.unreachable[name] for name in sorted(self.unreachable, key=os.fsencode)
+        }
 
 
-def _section(faults: list[Fault] | None) -> dict[str, Any]:
-    """Return what the section `agg` holds; `faults` as in Config."""
-    if not os.path.lexists("config.yaml"):
-        return {}
-    from servo_agg import section  # noqa: PLC0415 - without the file there is nothing to read
+class Config:
+    """The configuration of a run, which does not change.
 
-    try:
-        return section.read(faults)
-    except (BadConfiguration, BadEnvironment) as fault:
-        if faults is None:
-            raise
-        faults.append(fault)
-        return {}
+    directory       path of the servo directory
+    listing         what adjust.d holds
+    drivers         names of the drivers, in driver order
+    environment     what drivers get, without the token of their start
+    limit           I, the seconds that a driver may be silent, None for ever (SPEC 9)
+    short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
+    grace           seconds from SIGTERM to SIGKILL otherwise
+    cancel_grace    seconds that a driver has to end after it was cancelled
+    stderr          `all`, `minimal` or `none`: how much of a failed driver's stderr is shown (SPEC 13)
+    parallel        how many drivers may be queried at once
+    serial          names of the drivers of which only one at a time may be queried
+    complete        names of the drivers that get all their settings in each adjust
+    unmatched       patterns that match no driver, as pairs of the key in section `agg` and the pattern
+    on_failure      `continue` or `stop`
+    log             path of the file to which each run appends what happened to the drivers, None without one
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        listing: Listing,
+        environment: dict[str, str],
+        *,
+        section: Mapping[str, Any],
+        io_timeout: float | None,
+        stderr: str,
+    ) -> None:
+        """Fill in defaults.
+
+        `section` is section `agg`; `io_timeout` is T in seconds, None or 0 if it is unlimited.
+        """
+        self.directory = directory
+        self.listing = listing
+        self.drivers = listing.drivers
+        self.environment = environment
+        self.limit, self.short_grace = driver_timeout(io_timeout or None)
+        self.stderr = stderr
+        self.parallel: int = section.get("parallel", 32)
+        self.grace: float = section.get("grace", 30)
+        self.cancel_grace: float = section.get("cancel_grace", 300)
+        self.on_failure: str = section.get("on_failure", "continue")
+        self.log: str | None = section.get("log")
+        self.serial, unmatched_serial = _matching(section.get("serial", ()), self.drivers)
+        self.complete, unmatched_complete = _matching(section.get("complete", ()), self.drivers)
+        self.unmatched = [
+            *(("serial", pattern) for pattern in unmatched_serial),
+            *(("complete", pattern) for pattern in unmatched_complete),
+        ]
 
 
-def _io_timeout(environment: Mapping[str, str]) -> float | None:
-    text = environment.get(TIMEOUT, "").strip()
-    seconds = _decimal(text) if text else 0.0
-    if seconds is None:
-        value = environment[TIMEOUT]
+def read_config(environment: Mapping[str, str], errors: list[UserError] | None = None) -> Config:
+    """Return the configuration of the current directory, which is the servo directory.
+
+    Raises MissingAdjustD, BadEnvironment or BadConfiguration. With `errors`, which only a check gives,
+    mistakes in variables and section `agg` are appended there instead, and defaults are used.
+    """
+    outer = running_links(environment.get(START_TOKEN))
+    if len(outer) >= _MAX_NESTED:
         raise BadEnvironment(
-            f"the environment variable {TIMEOUT} is {shown(value)}: it must be a plain decimal"
-            " number of seconds, such as 30 or 2.5 (0 or empty: unlimited)"
+            f"aggregators run inside one another, {_MAX_NESTED} deep: a driver of this servo directory seems"
+            " to lead back to it; see where the scripts in adjust.d change to"
         )
-    return seconds
+    io_timeout = None
+    try:
+        io_timeout = _io_timeout(environment)
+    except BadEnvironment as error:
+        _raise_or_append(error, errors)
+    try:
+        directory = os.getcwd()
+    except OSError:
+        raise MissingAdjustD(
+            "the current directory, which must be the servo directory, does not exist any more"
+        ) from None
+    listing = _list_adjust_d(directory)
+    section = _read_section(errors)
+    if not environment.get(TIMEOUT, "").strip():
+        io_timeout = section.get("io_timeout")
+    # Any other word means `none`, as for the agent: a mistyped word must not publish what was to be withheld.
+    stderr = environment.get(VERBOSE_STDERR) or "all"
+    unusable = _colon_error(directory)
+    if unusable is not None:
+        _raise_or_append(unusable, errors)
+    return Config(
+        directory,
+        listing,
+        {**_driver_environment(environment, directory), START_TOKEN: join_links(outer)},
+        section=section,
+        io_timeout=io_timeout,
+        stderr=stderr if stderr in STDERR_WORDS else "none",
+    )
 
 
-def shown(value: str) -> str:
-    """Return a wrong value as a message quotes it."""
-    return repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
+def _raise_or_append(error: UserError, errors: list[UserError] | None) -> None:
+    if errors is None:
+        raise error
+    errors.append(error)
 
 
-def _decimal(text: str) -> float | None:
-    whole, point, fraction = text.partition(".")
-    digits = whole + fraction
-    if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
-        return None
-    seconds = float(text)
-    # Too small a number must not become 0, which is unlimited (SPEC 9).
-    return None if seconds == float("inf") or (not seconds and digits.strip("0")) else seconds
-
+# The listing of adjust.d (SPEC 2).
 
 _LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".rej", ".rpmsave", ".rpmnew", ".rpmorig")
-"""How names end of what editors, patch and package managers leave beside a file, with the flags of that."""
+"""Endings of what editors, patch and package managers leave beside a file, with the mode of that file."""
 
 _DOCUMENTS = ("README", "LICENSE", ".md", ".txt", ".rst", ".csv", ".json", ".yaml", ".yml", ".ini", ".conf")
-"""How names end of what is no program, unless its content says that it is one."""
+"""Endings of the names of documents. A file with such a name can still be a program."""
+
+
+def _list_adjust_d(directory: str) -> Listing:
+    """Return what adjust.d holds. Raises MissingAdjustD or BadEnvironment."""
+    path = os.path.join(directory, "adjust.d")
+    listing = Listing()
+    try:
+        with os.scandir("adjust.d") as entries:
+            for entry in entries:
+                _classify(entry, listing)
+    except FileNotFoundError:
+        if os.path.islink("adjust.d"):
+            raise MissingAdjustD(
+                f"{path} is a link to {os.readlink('adjust.d')}, which does not exist"
+            ) from None
+        raise MissingAdjustD(
+            f"there is no {path}: run this in the servo directory, which holds adjust.d"
+        ) from None
+    except NotADirectoryError:
+        raise MissingAdjustD(f"{path} is no directory: it must be one that holds the drivers") from None
+    except OSError as error:
+        cause = resource_error(error)
+        if cause is not None:
+            raise BadEnvironment(f"{path} cannot be read: {cause}") from None
+        raise MissingAdjustD(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if not os.access("adjust.d", os.X_OK):
+        raise MissingAdjustD(
+            f"{path} can be listed but not entered: its files cannot be run without the flag x of it"
+        )
+    listing.sort()
+    return listing
+
+
+def _classify(entry: os.DirEntry[str], listing: Listing) -> None:
+    """Add an entry of adjust.d to the listing, unless it is of no interest."""
+    leftover = entry.name.startswith(".") or entry.name.endswith(_LEFTOVERS) or ".dpkg-" in entry.name
+    try:
+        regular = entry.is_file()
+        if not regular and not leftover and entry.is_symlink():
+            # `is_file` is False for a dangling link as for a link to a directory; `stat` raises.
+            entry.stat()
+    except OSError as error:
+        if not leftover:
+            listing.unreachable[entry.name] = _why_unreachable(entry, error)
+        return
+    if not regular:
+        return
+    if not os.access(entry.path, os.X_OK):
+        if not leftover:
+            listing.not_executable.append(entry.name)
+    elif leftover:
+        listing.leftovers.append(entry.name)
+    elif entry.name.endswith(_DOCUMENTS) and not _is_program(entry.path):
+        listing.documents.append(entry.name)
+    else:
+        listing.drivers.append(entry.name)
 
 
 def _is_program(path: str) -> bool:
-    """Tell whether the system may be able to run a file, by its first bytes."""
+    """Return whether the system may be able to run a file, by its first bytes."""
     try:
         with open(path, "rb") as file:
             return file.read(4).startswith((b"#!", b"\x7fELF"))
@@ -269,32 +244,96 @@ def _why_unreachable(entry: os.DirEntry[str], error: OSError) -> str:
     return f"is a link to {target}, which cannot be followed: {os.strerror(error.errno or 0)}"
 
 
+# Section `agg` (SPEC 11).
+
+
+def _read_section(errors: list[UserError] | None) -> dict[str, Any]:
+    """Return section `agg` of config.yaml, {} without one. `errors`: see `read_config`."""
+    if not os.path.lexists("config.yaml"):
+        return {}
+    from servo_agg import config_file  # noqa: PLC0415 - without the file there is nothing to read
+
+    try:
+        return config_file.read_section(errors)
+    except (BadConfiguration, BadEnvironment) as error:
+        _raise_or_append(error, errors)
+        return {}
+
+
+def _matching(patterns: Sequence[str], names: Sequence[str]) -> tuple[frozenset[str], list[str]]:
+    """Return the names that match one of the patterns, and the patterns that match none."""
+    if not patterns:
+        return frozenset(), []
+    from fnmatch import fnmatchcase  # noqa: PLC0415 - needs re, which a query without patterns does not
+
+    matched: set[str] = set()
+    unmatched = []
+    for pattern in dict.fromkeys(patterns):
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            unmatched.append(pattern)
+        matched.update(found)
+    return frozenset(matched), unmatched
+
+
+# Environment variables (SPEC 3, 9, 13).
+
+_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+
+def environment_timeout(environment: Mapping[str, str]) -> float | None:
+    """Return the seconds of OPTUNE_IO_TIMEOUT; None if it is unlimited, missing or wrong."""
+    return _decimal(environment.get(TIMEOUT, "").strip()) or None
+
+
+def _io_timeout(environment: Mapping[str, str]) -> float | None:
+    """Return T in seconds, 0 if it is unlimited. Raises BadEnvironment."""
+    text = environment.get(TIMEOUT, "").strip()
+    seconds = _decimal(text) if text else 0.0
+    if seconds is None:
+        value = environment[TIMEOUT]
+        raise BadEnvironment(
+            f"the environment variable {TIMEOUT} is {quoted_value(value)}: it must be a plain decimal"
+            " number of seconds, such as 30 or 2.5 (0 or empty: unlimited)"
+        )
+    return seconds
+
+
+def quoted_value(value: str) -> str:
+    """Return a wrong value as a message quotes it."""
+    return repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
+
+
+def _decimal(text: str) -> float | None:
+    """Return the number that a text writes in decimal digits, None if it does not."""
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
+        return None
+    seconds = float(text)
+    # A number that is too small must not become 0, which means unlimited (SPEC 9).
+    return None if seconds == float("inf") or (not seconds and digits.strip("0")) else seconds
+
+
 _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "driverlib")
 
 
-def _judge_places(directory: str, faults: list[Fault] | None) -> None:
-    """Raise BadEnvironment if PYTHONPATH cannot name a place from which drivers may want to import.
-
-    With `faults` it is put there.
-    """
+def _colon_error(directory: str) -> BadEnvironment | None:
+    """Return an error if PYTHONPATH cannot name a directory from which drivers may import, else None."""
     cannot = "and PYTHONPATH cannot name a directory with a colon in it"
-    fault = None
     if os.pathsep in _LIBRARY:
-        fault = BadEnvironment(
+        return BadEnvironment(
             f"servo-agg lies in {os.path.dirname(_LIBRARY)}, {cannot}: drivers could not import its library."
             " Move or install it where there is no colon in the path"
         )
-    elif os.pathsep in directory:
-        own = _modules()
-        if own:
-            fault = BadEnvironment(
-                f"the servo directory is {directory}, {cannot}: drivers could not import {own[0]} of it."
-                " Rename the directory, or mount it where there is no colon in the path"
-            )
-    if fault is not None:
-        if faults is None:
-            raise fault
-        faults.append(fault)
+    own = _modules() if os.pathsep in directory else []
+    if own:
+        return BadEnvironment(
+            f"the servo directory is {directory}, {cannot}: drivers could not import {own[0]} of it."
+            " Rename the directory, or mount it where there is no colon in the path"
+        )
+    return None
 
 
 def _modules() -> list[str]:
@@ -302,33 +341,39 @@ def _modules() -> list[str]:
     try:
         names = sorted(os.listdir("."))
     except OSError:
-        # It may be entered all the same.
+        # A directory that may not be read can still be entered.
         names = [name for name in ("adjust.py", "util.py") if os.path.exists(name)]
     packages = [name for name in names if os.path.exists(os.path.join(name, "__init__.py"))]
     return [name for name in names if name.endswith((".py", ".pyc", ".so"))] + packages
 
 
-def _for_drivers(environment: Mapping[str, str], directory: str) -> dict[str, str]:
-    # With a colon in it, it would be taken for two, of which one may be anybody's.
-    own, library = ("" if os.pathsep in place else place for place in (directory, _LIBRARY))
+def _driver_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
+    """Return the environment of drivers, without the token of their start (SPEC 3)."""
+    # PYTHONPATH would take a path with a colon for two paths.
+    own, library = ("" if os.pathsep in path else path for path in (directory, _LIBRARY))
     paths = [own, environment.get("PYTHONPATH", ""), library]
-    ours = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    changes = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     if not environment.get("PYTHONUNBUFFERED"):
-        ours["PYTHONUNBUFFERED"] = "1"
+        changes["PYTHONUNBUFFERED"] = "1"
     text = environment.get(TIMEOUT, "").strip()
     seconds = _decimal(text)
     if seconds is not None and seconds > 1 and not text.partition(".")[2].strip("0"):
-        # Not by way of the number, which has 17 digits at most.
-        ours[TIMEOUT] = str(int(text.partition(".")[0].lstrip("0")) - 1)
-    # A variable without a name, which nobody could look up, cannot be handed on.
-    theirs = {name: value for name, value in environment.items() if name}
-    if theirs.get(_LOCALE) in _COERCED:
-        _restore_locale(theirs)
-    return {**theirs, **ours}
+        # From the text, since a float has only 17 digits.
+        changes[TIMEOUT] = str(int(text.partition(".")[0].lstrip("0")) - 1)
+    # A variable without a name cannot be passed on.
+    inherited = {name: value for name, value in environment.items() if name}
+    if inherited.get(_LOCALE) in _COERCED:
+        _restore_locale(inherited)
+    return {**inherited, **changes}
+
+
+_LOCALE = "LC_CTYPE"
+_COERCED = frozenset(("C.UTF-8", "C.utf8", "UTF-8"))
+"""The values that Python itself may give to LC_CTYPE."""
 
 
 def _restore_locale(environment: dict[str, str]) -> None:
-    """Take back what Python did to LC_CTYPE when it found the locale C (PEP 538)."""
+    """Undo what Python did to LC_CTYPE when it found the locale C (PEP 538)."""
     try:
         with open("/proc/self/environ", "rb") as initial:
             variables = initial.read().split(b"\0")
@@ -338,7 +383,7 @@ def _restore_locale(environment: dict[str, str]) -> None:
             del environment[_LOCALE]
         return
     name = _LOCALE.encode() + b"="
-    before = next((one[len(name) :] for one in variables if one.startswith(name)), None)
+    before = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if before is None:
         del environment[_LOCALE]
     else:

@@ -1,9 +1,9 @@
-"""The coordinator: the thread that does the work of one call, and is the only one to speak.
+"""The coordinator: the thread that runs one command and writes everything that goes to stdout.
 
 Rules (SPEC 5, 14):
-- Its last word is the final object; for people a text, or a sentence on stderr.
-- Every Fault becomes a final object here, and so does a mistake of our own, without a traceback.
-- What a query has no use for is imported where it is wanted.
+- The last line is the final object. For people it is a text, or a sentence on stderr.
+- Every UserError becomes a final object here, and so does an error of our own, without a traceback.
+- Modules that a query does not need are imported where they are used.
 """
 
 from __future__ import annotations
@@ -13,27 +13,46 @@ import select
 import sys
 import time
 
-from servo_agg import STARTED, operations, threads
-from servo_agg.config import Config
-from servo_agg.console import Console, printable, shortened, wants_colour, width_of
-from servo_agg.errors import BadInput, Fault, lack
-from servo_agg.events import Given, Woken
-from servo_agg.inbox import Inbox
-from servo_agg.listener import Listener
-from servo_agg.operations import Answer, Run
-from servo_agg.outlet import Outlet
-from servo_agg.protocol import clip, encode
-from servo_agg.supervisor import Supervisor
+from servo_agg import STARTED, threads
+from servo_agg.commands import query
+from servo_agg.commands.query import (
+    Context,
+    Result,
+    exit_status,
+    stopped_result,
+    warn_about_drivers,
+)
+from servo_agg.config import environment_timeout, read_config
+from servo_agg.drivers.events import EventLoop, StdinRead, Wakeup
+from servo_agg.drivers.supervisor import Supervisor
+from servo_agg.drivers.timeouts import driver_timeout
+from servo_agg.errors import BadConfiguration, BadInput, UserError, resource_error
+from servo_agg.output.console import (
+    Console,
+    encode_printable,
+    shorten_stderr,
+    supports_colour,
+    terminal_width,
+)
+from servo_agg.output.writer import Writer
+from servo_agg.protocol.messages import encode, truncate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from servo_agg.arguments import Call
-    from servo_agg.guardian import Guardian
-    from servo_agg.history import History
-    from servo_agg.ledger import Ledger
+    from servo_agg.arguments import Arguments
+    from servo_agg.config import Config
+    from servo_agg.drivers.events import EventQueue
+    from servo_agg.drivers.watchdog import SpawnTable, Watchdog
+    from servo_agg.output.run_log import RunLog
+
+INPUT_LIMIT = 16 << 20
+"""Bytes of the longest input of an adjust (SPEC 7.1)."""
+
+STDIN_LIMIT = 1 << 30
+"""Bytes after which stdin counts as endless and is not read any further (SPEC 5)."""
 
 _HINT = (
     'adjust: waiting for settings on stdin, {"application":{"components":{COMPONENT:{"settings":{SETTING:'
@@ -42,252 +61,293 @@ _HINT = (
 
 
 class Coordinator:
-    """The thread that does the work of one call, and all it owns.
+    """The thread that runs one command, and what belongs to it.
 
-    status     the exit status
-    astray     whether an error ended the work, which may have left drivers behind
-    last_word  to be acquired, without waiting, by whoever means to say the last word
-    inbox      where it is told what happens
+    status           the exit status
+    crashed          whether an error of our own ended the command, which may have left drivers running
+    final_line_lock  a thread must acquire it, without waiting, before it writes the final line
+    queue            the events that the thread waits for
     """
 
     def __init__(
         self,
-        call: Call,
-        ledger: Ledger,
-        guardian: Guardian,
+        arguments: Arguments,
+        queue: EventQueue,
+        spawn_table: SpawnTable,
+        watchdog: Watchdog,
         locks: list[int],
         finish: Callable[[], object],
     ) -> None:
-        """Take what to do; `locks`: see Run; `finish` is called when all is done and said."""
+        """`locks`: see Context. `finish` is called when everything is done and written."""
         self.status = 1
-        self.astray = False
-        self.last_word = threads.Lock()
-        self.inbox = Inbox()
-        self._call = call
+        self.crashed = False
+        self.final_line_lock = threads.Lock()
+        self.queue = queue
+        self._arguments = arguments
         self._finish = finish
-        self._guardian = guardian
+        self._watchdog = watchdog
         self._locks = locks
-        self._out = Outlet(1, self._wake)
-        self._err = Outlet(2, self._wake)
-        self._history: History | None = None
+        self._stdout = Writer(1, self._wake)
+        self._stderr = Writer(2, self._wake)
+        self._run_log: RunLog | None = None
         self._console = Console(
-            self._err,
-            verbose=call.verbose,
-            bar=call.operation == "adjust" and os.isatty(2) and not os.isatty(1),
+            self._stderr,
+            verbose=arguments.verbose,
+            bar=arguments.operation == "adjust" and os.isatty(2) and not os.isatty(1),
         )
-        self._listener = Listener(self.inbox, self._out)
+        self._loop = EventLoop(self.queue, self._stdout)
         self._supervisor = Supervisor(
-            self.inbox,
-            self._listener,
-            ledger,
-            note=self._console.note,
-            show=self._console.show if call.verbose or os.isatty(2) else None,
+            self.queue,
+            self._loop,
+            spawn_table,
+            debug=self._console.debug,
+            show_stderr=self._console.show_stderr if arguments.verbose or os.isatty(2) else None,
         )
 
     def _wake(self) -> None:
-        self.inbox.put(Woken())
+        self.queue.put(Wakeup())
 
-    def warn_unguarded(self) -> None:
-        """Warn that the guardian has ended before us."""
-        self._console.say(
-            "warning: the guardian process has ended: if servo-agg is killed now, the drivers go on"
+    def warn_watchdog_gone(self) -> None:
+        """Warn that the watchdog has ended before us."""
+        self._console.warn(
+            "warning: the watchdog process has ended: if servo-agg is killed now, the drivers go on"
         )
 
     def start(self) -> None:
-        """Start to work, in threads. Raises OSError or MemoryError when there cannot be as many."""
-        self._out.begin()
-        if self._call.reads_stdin:
-            # Read first of all, whatever else is wrong: the agent does not survive a stdin closed early.
+        """Start the threads. Raises OSError or MemoryError if one cannot be started."""
+        self._stdout.start()
+        if self._arguments.reads_stdin:
+            # Before anything can fail: the agent does not survive a stdin that is closed early.
             threads.start(self._read_stdin)
-        threads.start(self._run, threads.DEEP_STACK)
+        threads.start(self._run)
 
     def _run(self) -> None:
-        """Work, say the last word, and tell main."""
-        answer = self._answer()
-        if not self.last_word.acquire(blocking=False):
+        """Run the command, write the final line, and notify the main thread."""
+        result = self._final_result()
+        if not self.final_line_lock.acquire(blocking=False):
             return
-        if not self.astray:
-            self._guardian.release()
+        if not self.crashed:
+            self._watchdog.release()
         self._console.end_bar()
-        self._put(answer.final)
-        self.status = answer.status
-        if not self._listener.flush():
-            self.status = operations.exit_status(self._listener.ended)
-        if self._out.trouble:
-            self._console.say(f"adjust: stdout cannot take the answer: {self._out.trouble}")
-        if self._history is not None:
-            self._look_back(self._history)
-        self._err.drain(0.25)
+        self._write_result(result.final)
+        self.status = result.status
+        if not self._loop.flush():
+            self.status = exit_status(self._loop.shutdown.signal)
+        if self._stdout.error:
+            self._console.warn(f"adjust: stdout cannot take the answer: {self._stdout.error}")
+        if self._run_log is not None:
+            self._finish_run_log(self._run_log)
+        self._stderr.drain(0.25)
         self._finish()
 
-    def _put(self, final: dict[str, Any] | str) -> None:
+    def _write_result(self, final: dict[str, Any] | str) -> None:
         if isinstance(final, str):
-            # Text for people has had its control characters spelled out, and may show any letter.
-            people = self._call.for_people
-            text = final.encode(sys.stdout.encoding, "backslashreplace") if people else printable(final)
-            self._out.put(text + b"\n")
-        elif self._call.for_people:
-            self._console.say(f"adjust: {final['message']}")
+            if self._arguments.for_people:
+                # Its control characters are escaped already, and it may contain any letter.
+                text = final.encode(sys.stdout.encoding, "backslashreplace")
+            else:
+                text = encode_printable(final)
+            self._stdout.write(text + b"\n")
+        elif self._arguments.for_people:
+            self._console.warn(f"adjust: {final['message']}")
         else:
-            self._out.put(encode(final))
+            self._stdout.write(encode(final))
 
-    def _look_back(self, history: History) -> None:
-        history.close(self._console.say)
-        if self._call.timings:
-            from servo_agg.tables import timings
+    def _finish_run_log(self, run_log: RunLog) -> None:
+        run_log.close(self._console.warn)
+        if self._arguments.timings:
+            from servo_agg.output.tables import timing_chart
 
             total = time.monotonic() - STARTED
-            for line in timings(history.records, total, width=width_of(2)):
-                self._console.say(line)
+            for line in timing_chart(run_log.records, total, width=terminal_width(2)):
+                self._console.warn(line)
 
-    def _answer(self) -> Answer:
+    def _final_result(self) -> Result:
         try:
-            return self._work()
-        except Fault as fault:
-            if self._listener.cause is not None:
-                return operations.ended(self._listener.cause)
-            return Answer({"status": fault.status, "reason": fault.reason, "message": clip(str(fault))}, 1)
+            return self._run_command()
+        except UserError as error:
+            if self._loop.cause is not None:
+                return stopped_result(self._loop.cause)
+            return Result(
+                {"status": error.status, "reason": error.reason, "message": truncate(str(error))}, 1
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
-            self.astray = True
-            return Answer(confess(error, self._console.note), 1)
+            self.crashed = True
+            return Result(internal_error_result(error, self._console.debug), 1)
 
-    def _work(self) -> Answer:
-        call, supervisor, listener = self._call, self._supervisor, self._listener
-        given = None
-        if call.timings:
-            self._begin_history()
-        if call.reads_stdin:
+    def _run_command(self) -> Result:
+        arguments, supervisor, loop = self._arguments, self._supervisor, self._loop
+        stdin = None
+        if arguments.timings:
+            self._start_run_log()
+        if arguments.reads_stdin:
             if os.isatty(0):
-                self._console.say(_HINT)
-            given = listener.receive()
-        if listener.cause is not None:
-            return operations.ended(listener.cause)
-        faults: list[Fault] | None = [] if call.operation == "check" else None
-        config = Config(os.environ, faults)
+                self._console.warn(_HINT)
+            stdin = loop.wait_for_stdin()
+        if loop.cause is not None:
+            return stopped_result(loop.cause)
+        errors: list[UserError] | None = [] if arguments.operation == "check" else None
+        config = self._read_config(errors)
+        if config is None:
+            return stopped_result(loop.cause or "")
         if config.log is not None:
-            self._begin_history().write_to(config.log)
+            self._start_run_log().write_to(config.log)
         supervisor.environment = config.environment
-        supervisor.shorten = lambda text: shortened(text, config.stderr)
-        run = Run(
+        supervisor.shorten_stderr = lambda text: shorten_stderr(text, config.stderr)
+        context = Context(
             config,
             supervisor,
-            listener,
+            loop,
             started=STARTED,
-            say=self._say,
-            # Of a check the answer holds it all; what is told meanwhile is for who waits for it.
-            tell=self._console.say if faults is None or os.isatty(2) else self._console.note,
-            note=self._console.note,
+            send=self._send,
+            # The result of a check contains all warnings. Only a person who waits needs them earlier.
+            warn=self._console.warn if errors is None or os.isatty(2) else self._console.debug,
+            debug=self._console.debug,
             locks=self._locks,
-            guarded=self._guardian.lives,
+            watchdog_alive=self._watchdog.is_alive,
         )
-        if faults is not None:
-            return self._check(run, faults)
-        return self._story(run, given)
+        warn_about_drivers(context)
+        if errors is not None:
+            return self._check(context, errors)
+        return self._dispatch(context, stdin)
 
-    def _story(self, run: Run, given: Given | None) -> Answer:
-        call = self._call
-        if call.operation == "version":
-            return operations.version(run, call.application)
-        if call.operation == "info":
-            return operations.info(run, call.application)
-        application = call.application or ""
-        if call.operation == "query":
-            return operations.query(run, application)
-        if given is not None and given.fault:
-            raise BadInput(given.fault)
-        text = b"" if given is None else given.text
-        if call.operation == "plan":
-            from servo_agg.planning import plan
+    def _read_config(self, errors: list[UserError] | None) -> Config | None:
+        """Return the configuration, None if the run is to end before. `errors`: see `read_config`."""
+        if not os.path.lexists("config.yaml"):
+            # Reading the rest blocks only where the start of `./adjust` does. A thread takes 0.2 ms.
+            return read_config(os.environ, errors)
+        seconds = driver_timeout(environment_timeout(os.environ))[0]
+        reading = self._loop.start_work(lambda: read_config(os.environ, errors), threads.DEEP_STACK_SIZE)
+        cause = self._loop.wait_for_work(reading, seconds)
+        if reading.error is not None:
+            raise reading.error
+        if not reading.done and cause is None:
+            raise BadConfiguration(
+                f"the servo directory could not be read within {seconds:g} s: see whether the file system of"
+                " config.yaml and adjust.d responds"
+            )
+        config: Config | None = reading.result
+        return config
 
-            return plan(run, application, text, call.choices, json=call.json, width=width_of(1))
-        from servo_agg.adjusting import adjust
+    def _dispatch(self, context: Context, stdin: StdinRead | None) -> Result:
+        arguments = self._arguments
+        if arguments.operation == "version":
+            return query.version(context, arguments.application)
+        if arguments.operation == "info":
+            return query.info(context, arguments.application)
+        application = arguments.application or ""
+        if arguments.operation == "query":
+            return query.query(context, application)
+        if stdin is not None and stdin.error:
+            raise BadInput(stdin.error)
+        text = b"" if stdin is None else stdin.text
+        if arguments.operation == "plan":
+            from servo_agg.commands.plan import plan
 
-        return adjust(run, application, text, call.choices)
+            return plan(
+                context,
+                application,
+                text,
+                arguments.assignments,
+                json=arguments.json,
+                width=terminal_width(1),
+            )
+        from servo_agg.commands.adjust import adjust
 
-    def _check(self, run: Run, faults: list[Fault]) -> Answer:
-        from servo_agg.checking import check
+        return adjust(context, application, text, arguments.assignments)
 
-        call = self._call
-        return check(run, call.application, faults, json=call.json, width=width_of(1), colour=wants_colour(1))
+    def _check(self, context: Context, errors: list[UserError]) -> Result:
+        from servo_agg.commands.check import check
 
-    def _begin_history(self) -> History:
-        if self._call.timings:
-            # What shows them at the end must not be missing then.
-            import servo_agg.tables  # noqa: F401
-        if self._history is None:
-            from servo_agg.history import History
+        arguments = self._arguments
+        return check(
+            context,
+            arguments.application,
+            errors,
+            json=arguments.json,
+            width=terminal_width(1),
+            colour=supports_colour(1),
+        )
 
-            self._history = History(self._call.application, STARTED)
-            self._supervisor.remember = self._history.remember
-        return self._history
+    def _start_run_log(self) -> RunLog:
+        if self._arguments.timings:
+            # The module that prints them must not be missing at the end.
+            import servo_agg.output.tables  # noqa: F401
+        if self._run_log is None:
+            from servo_agg.output.run_log import RunLog
 
-    def _say(self, *contents: dict[str, Any]) -> None:
+            self._run_log = RunLog(self._arguments.application, STARTED)
+            self._supervisor.on_phase_end = self._run_log.record
+        return self._run_log
+
+    def _send(self, *contents: dict[str, Any]) -> None:
         if contents:
-            self._out.put(b"".join(map(encode, contents)))
+            self._stdout.write(b"".join(map(encode, contents)))
             self._console.progress(contents[-1]["progress"], contents[-1]["message"])
 
     def _read_stdin(self) -> None:
         blocks: list[bytes] = []
         size = 0
-        fault = ""
+        problem = ""
         try:
-            while size < operations.ENDLESS and (block := read_stdin(64 << 10)):
+            while size < STDIN_LIMIT and (block := read_stdin(64 << 10)):
                 size += len(block)
-                # What is too much is read all the same, and not kept.
-                if size <= operations.INPUT_LIMIT:
+                # Input beyond the limit is read, but not kept.
+                if size <= INPUT_LIMIT:
                     blocks.append(block)
                 else:
                     blocks.clear()
-                    fault = "the input is longer than 16 MiB"
+                    problem = "the input is longer than 16 MiB"
         except OSError as error:
-            fault = f"stdin cannot be read: {os.strerror(error.errno or 0)}"
-        self.inbox.put(Given(b"".join(blocks), fault))
+            problem = f"stdin cannot be read: {os.strerror(error.errno or 0)}"
+        self.queue.put(StdinRead(b"".join(blocks), problem))
 
 
 def read_stdin(size: int) -> bytes:
-    """Wait for a block of stdin; empty at its end. Raises OSError when it cannot be read."""
+    """Return the next block of stdin, empty at its end. Raises OSError if it cannot be read."""
     while True:
         try:
             return os.read(0, size)
         except BlockingIOError:
-            # Whoever started us made it non-blocking, for all who share it.
+            # The process that started us made it non-blocking, for every process that shares it.
             readable = select.poll()
             readable.register(0, select.POLLIN)
             readable.poll()
 
 
-def confess(error: BaseException, note: Callable[[str], object]) -> dict[str, str]:
-    """Give the final object of a run that an error has ended; a mistake of ours is noted in full."""
-    words = lack(error)
-    if words is None and _is_changed(error):
-        words = (
+def internal_error_result(error: BaseException, debug: Callable[[str], object]) -> dict[str, str]:
+    """Return the final object of a run that `error` has ended; show an error of our own by `debug`."""
+    cause = resource_error(error)
+    if cause is None and _is_changed(error):
+        cause = (
             "its files, or those of Python, were changed or removed while it ran, as by an upgrade;"
             " see that the installation is whole, and run it again"
         )
-    if words is not None:
-        return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {words}"}
+    if cause is not None:
+        return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {cause}"}
     for line in _trace(error):
-        note(line)
-    words = "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
-    return {"status": "failed", "reason": "internal", "message": words}
+        debug(line)
+    message = "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
+    return {"status": "failed", "reason": "internal", "message": message}
 
 
 def _is_changed(error: BaseException) -> bool:
-    """Tell whether an error may come of an installation that is no more what it was when we began."""
+    """Return whether an error may be caused by an installation that has changed since we started."""
     ours = os.path.dirname(os.path.abspath(__file__))
     read = error.filename if isinstance(error, OSError) else None
     if isinstance(error, ImportError) or (isinstance(read, str) and read.startswith(ours)):
         return True
-    # Newer files than we are: what was loaded before and after the change does not fit together.
+    # Files newer than our start: modules loaded before and after the change do not fit together.
     began_at = time.time() - (time.monotonic() - STARTED)
     try:
-        place = os.stat(ours)
-        # One that was renamed into its place is newer itself, unlike one into which a cache was written.
-        renamed = place.st_ctime > began_at and place.st_ctime != place.st_mtime
-        with os.scandir(ours) as files:
-            return renamed or any(
-                file.name.endswith(".py") and file.stat().st_ctime > began_at for file in files
-            )
+        installed = os.stat(ours)
+        # A directory that was renamed into place has a newer ctime than mtime; one with a new cache has not.
+        renamed = installed.st_ctime > began_at and installed.st_ctime != installed.st_mtime
+        return renamed or any(
+            name.endswith(".py") and os.stat(os.path.join(directory, name)).st_ctime > began_at
+            for directory, _, names in os.walk(ours)
+            for name in names
+        )
     except OSError:
         return True
 

@@ -1,86 +1,103 @@
-"""Threads, and the bell by which one wakes another.
+"""Threads, and the notifier that wakes a waiting thread.
 
-The module `threading` takes 3 ms to import, which every query would pay; what we need of it is little.
+`threading` takes 3.8 ms to import, which every query would pay. This module has the part of it that we use.
 
 Rules:
-- A thread lasts as long as its function, and nobody waits for it: we leave by os._exit.
-- One that ends by an error, as for want of memory, is missed by others: see `mourn`.
-- What two threads share is read and written under a `Lock`; who has something to wait for has a Bell.
-- The size of a thread's stack is ours to choose: `ulimit -s` and the C library may give too little.
+- A thread lasts as long as its function. Nobody joins it: the program ends with os._exit.
+- An exception that ends a thread is reported to the handlers of `on_thread_error`.
+- Data that threads share is read and written under a `Lock`. A thread that waits for another
+  uses a `Notifier`.
+- We set the stack size of each thread: the default of `ulimit -s` or of the C library may be too small.
 """
 
 from __future__ import annotations
 
-import _thread
 import errno
+
+from servo_agg import _compat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Protocol
 
-Lock = _thread.allocate_lock
+    class Work(Protocol):
+        """The function that a thread runs."""
 
-STACK = 1 << 20
-"""Bytes of stack for 400 levels of JSON, several times over. What is not used costs address space alone:
-it is less than a huge page, which the kernel may hand out as a whole."""
+        def __call__(self) -> object: ...  # noqa: D102 - see the class
 
-DEEP_STACK = 8 << 20
-"""Bytes of stack for the one thread that reads config.yaml: its drivers' part may be nested deeper."""
+    class ThreadErrorHandler(Protocol):
+        """Report an exception that has ended a thread. Called in that thread."""
 
-
-_mourners: list[Callable[[BaseException], object]] = []
+        def __call__(self, error: BaseException, /) -> object: ...  # noqa: D102 - see the class
 
 
-def mourn(tell: Callable[[BaseException], object]) -> None:
-    """Have `tell(error)` called, in the thread concerned, when one ends by an error."""
-    _mourners.append(tell)
+Lock = _compat.allocate_lock
+
+STACK_SIZE = 1 << 20
+"""Bytes of stack: several times what 400 levels of JSON need. Unused stack costs only address space, since
+it is smaller than a huge page, which the kernel may allocate as a whole."""
+
+DEEP_STACK_SIZE = 8 << 20
+"""Bytes of stack for the thread that reads config.yaml: the drivers' sections in it may be nested deeper."""
 
 
-def start(work: Callable[[], object], stack: int = STACK) -> None:
-    """Do `work` in a thread of its own, with a stack of so many bytes.
+_error_handlers: list[ThreadErrorHandler] = []
 
-    Raises OSError (EAGAIN) when there can be no further thread.
+
+def on_thread_error(handler: ThreadErrorHandler) -> None:
+    """Have `handler` called when an exception ends a thread."""
+    _error_handlers.append(handler)
+
+
+def start(work: Work, stack: int = STACK_SIZE) -> None:
+    """Run `work` in a new thread with `stack` bytes of stack.
+
+    Raises OSError (EAGAIN) when the system allows no further thread.
     """
 
-    def live() -> None:
+    def run() -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - whatever it was, the thread is gone
-            for tell in _mourners:
-                tell(error)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the thread has ended
+            for handler in _error_handlers:
+                handler(error)
 
-    _choose_stack(stack)
+    _set_stack_size(stack)
     try:
-        _thread.start_new_thread(live, ())
+        _compat.start_new_thread(run, ())
     except RuntimeError:
         raise BlockingIOError(errno.EAGAIN, "there can be no further thread") from None
 
 
-def _choose_stack(size: int) -> None:
+def _set_stack_size(size: int) -> None:
     try:
-        _thread.stack_size(size)
+        _compat.stack_size(size)
     except (RuntimeError, ValueError):
-        # The system does not let us choose: its own size must do.
+        # The system does not allow this size: use its default.
         return
 
 
-class Bell:
-    """Wakes the one thread that waits for it; rung before, it wakes at once, however often it was rung."""
+class Notifier:
+    """Wakes the one thread that waits for it.
 
-    __slots__ = ("_silent",)
+    A `notify` that comes before `wait` is kept: `wait` then returns at once. Several count as one.
+    """
+
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        self._silent = _thread.allocate_lock()
-        self._silent.acquire()
+        # Held while there is nothing to tell.
+        self._lock = _compat.allocate_lock()
+        self._lock.acquire()
 
-    def ring(self) -> None:
-        """Wake whoever waits, or the next to wait. Never waits."""
+    def notify(self) -> None:
+        """Wake the thread that waits, or the next one to wait. Never blocks."""
         try:
-            self._silent.release()
+            self._lock.release()
         except RuntimeError:
-            # It has been rung, and nobody has come yet.
+            # Not held: an earlier notification has not been received yet.
             return
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it is rung, at most `seconds`; return whether it was."""
-        return self._silent.acquire(timeout=-1 if seconds is None else min(seconds, _thread.TIMEOUT_MAX))
+        """Wait for a notification, at most `seconds`; return whether there was one."""
+        return self._lock.acquire(timeout=-1 if seconds is None else min(seconds, _compat.TIMEOUT_MAX))

@@ -1,0 +1,191 @@
+"""Parse the command line of people by argparse (SPEC 5, 14).
+
+All messages and the help text are our own: those of argparse differ from one version of Python to another.
+"""
+
+from __future__ import annotations
+
+from argparse import Action, ArgumentParser
+from typing import TYPE_CHECKING
+
+from servo_agg.arguments import Arguments
+from servo_agg.errors import UsageError, close_matches
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from servo_agg.arguments import Operation
+
+USAGE = """\
+usage: adjust [OPTION ...] APP < SETTINGS
+       adjust [OPTION ...] (--query | --describe | --plan) APP
+       adjust [OPTION ...] (--info | --version | --check) [APP]
+"""
+"""What stands before the error of a wrong command line, and at the top of the help."""
+
+HELP = f"""\
+{USAGE}
+Runs every executable file of ./adjust.d, each a driver, and answers as one.
+APP is the name of the application, which is passed on to the drivers.
+
+  APP                   adjust: read {{"application": {{...}}}} from stdin
+  --query APP           print all settings of all drivers (also: --describe)
+  --info [APP]          print what the drivers are
+  -V, --version [APP]   print the same as a line of text
+  --check [APP]         ask every driver, say what is wrong and what to do
+  --plan APP            print what an adjust would change, and change nothing
+
+  --set COMPONENT.SETTING=VALUE
+                        adjust or plan this instead of stdin; repeatable
+  --json                with --check or --plan: print one JSON object
+  --timings             print at the end, on stderr, how long each driver took
+  -v, --verbose         print what happens, and the drivers' stderr, on stderr
+  -h, --help            print this text
+
+Example: adjust demo --set web.cpu=4 --timings
+Exit status: 0 success, 1 failure or problem, 2 wrong usage, 128+n signal n.
+"""
+
+_OPERATIONS: dict[str, Operation] = {
+    "--info": "info",
+    "--query": "query",
+    "--describe": "query",
+    "--version": "version",
+    "-V": "version",
+    "--check": "check",
+    "--plan": "plan",
+}
+
+_FLAGS = ("-v", "--verbose", "--json", "--timings", "-h", "--help")
+
+_SHOWN = 80
+"""Characters of a wrong word that a message shows."""
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+class _OperationAction(Action):
+    """Append an operation to `operations`, and the APP behind it, if there is one, to `words`."""
+
+    def __call__(
+        self, _: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        namespace.operations = [*namespace.operations, option_string]
+        # Of an option without an argument, argparse gives a list.
+        if isinstance(values, str):
+            namespace.words = [*namespace.words, values]
+
+
+def parse_arguments(arguments: Sequence[str]) -> Arguments:
+    """Return the meaning of a command line, `sys.argv` without the program. Raises UsageError."""
+    # Versions of argparse disagree on how often `--` counts.
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    options, words = arguments[:end], arguments[end + 1 :]
+    if "-h" in options or "--help" in options:
+        return Arguments("help")
+    try:
+        found, rest = _parser().parse_known_args(options)
+    except UsageError:
+        raise _option_error(options) from None
+    applications = [*found.words, *found.plain]
+    # What argparse takes for an argument can begin with a dash, too: `-`, `-1`, `-a b`.
+    if any(word.startswith("-") for word in (*rest, *(word for word in applications if word in options))):
+        raise _option_error(options)
+    if found.help:
+        return Arguments("help")
+    operations = found.operations or [""]
+    if len({_OPERATIONS.get(option) for option in operations}) > 1:
+        raise UsageError(f"one at a time of {', '.join(dict.fromkeys(operations))}")
+    for assignment in found.set:
+        if assignment.find("=") < 1:
+            raise _set_error()
+    parsed = Arguments(
+        _OPERATIONS.get(operations[0], "adjust"),
+        _application([*applications, *rest, *words]),
+        assignments=found.set,
+        json=found.json,
+        timings=found.timings,
+        verbose=found.verbose,
+    )
+    _check_combination(parsed)
+    return parsed
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(prog="adjust", add_help=False, allow_abbrev=False)
+    parser.set_defaults(operations=[], words=[])
+    for option in _OPERATIONS:
+        parser.add_argument(
+            option, dest="operations", action=_OperationAction, nargs=0 if option == "-V" else "?"
+        )
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--timings", action="store_true")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("plain", nargs="*")
+    return parser
+
+
+def _option_error(options: Sequence[str]) -> UsageError:
+    """Return what is wrong with words before `--` that argparse refuses."""
+    known = {*_OPERATIONS, *_FLAGS, "--set"}
+    for word in options:
+        name, equals, _ = word.partition("=")
+        if name in (*_FLAGS, "-V") and equals:
+            return UsageError(f"{name} takes no value, but {_quoted(word)} gives it one")
+        if word.startswith("-") and name not in known and not _are_flags(word):
+            hint = _suggestion(word) or " (an APP must not begin with a dash)"
+            return UsageError(f"unknown option {_quoted(word)}{hint}")
+    return _set_error()
+
+
+def _are_flags(word: str) -> bool:
+    """Return whether a word joins options of one letter, as in `-vh`."""
+    return len(word) > 1 and all(f"-{letter}" in (*_FLAGS, "-V") for letter in word[1:])
+
+
+def _set_error() -> UsageError:
+    return UsageError("--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
+
+
+def _application(words: Sequence[str]) -> str | None:
+    """Return the only one of `words`, None if there is none. Raises UsageError."""
+    for word in words:
+        if word.startswith("-"):
+            raise UsageError(
+                f"an APP must not begin with a dash, but {_quoted(word)} does{_suggestion(word)}"
+            )
+    if len(words) > 1:
+        raise UsageError(
+            f"one APP only, but {len(words)} are given: {_quoted(' '.join(words))};"
+            " a name with blanks needs quotes"
+        )
+    if words and not words[0]:
+        raise UsageError("APP is empty: is the variable set that it comes from?")
+    return words[0] if words else None
+
+
+def _check_combination(arguments: Arguments) -> None:
+    operation = arguments.operation
+    if arguments.application is None and operation in ("query", "adjust", "plan"):
+        raise UsageError("APP is missing: the name of the application, which is passed on to the drivers")
+    if arguments.assignments and operation not in ("adjust", "plan"):
+        raise UsageError("--set goes with --plan or an adjust only")
+    if arguments.json and operation not in ("check", "plan"):
+        raise UsageError("--json goes with --check or --plan only: all else answers in JSON anyway")
+
+
+def _suggestion(word: str) -> str:
+    # A dash alone is near to -v by its length, not by what was meant.
+    meant = [] if word == "-" else close_matches(word, [*_OPERATIONS, *_FLAGS, "--set"])
+    return f": did you mean {meant[0]}?" if meant else ""
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

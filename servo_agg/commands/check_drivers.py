@@ -1,0 +1,141 @@
+"""Ask the drivers for a check, and find what is wrong with their answers.
+
+Rules (SPEC 14):
+- All drivers are asked, even if some fail.
+- A driver that fails among the others is asked again alone: it may be one that belongs under `serial`.
+"""
+
+from __future__ import annotations
+
+from shlex import quote
+
+from servo_agg.commands.check_report import Problem
+from servo_agg.drivers.process import DriverCall
+from servo_agg.output.tables import escape_unprintable, pluralize
+from servo_agg.protocol.messages import to_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal
+
+    from servo_agg.commands.query import Context
+    from servo_agg.protocol.outcome import Outcome
+
+    Object = dict[str, Any]
+    CheckPhase = Literal["info", "query"]
+
+
+class DriverCheck:
+    """Asks all drivers, in one phase after another.
+
+    problems  what was wrong with their answers so far
+    """
+
+    def __init__(self, context: Context, application: str | None) -> None:
+        self.problems: list[Problem] = []
+        self._context = context
+        self._application = application
+        self._reported: set[tuple[str, str]] = set()
+        config = context.config
+        self._parallel = config.parallel > 1 and not config.serial >= set(config.drivers)
+
+    def ask(self, phase: CheckPhase, validate: Callable[[Outcome], None]) -> dict[str, Outcome]:
+        """Ask all drivers, and those that fail again, each alone; return the outcomes by name."""
+        context = self._context
+        arguments = [f"--{phase}"] if self._application is None else [f"--{phase}", self._application]
+        calls = [DriverCall(name, arguments) for name in context.config.drivers]
+        if calls:
+            context.warn(
+                f"asking {pluralize(len(calls), 'driver')}: {' '.join(map(escape_unprintable, arguments))}"
+            )
+        outcomes = {outcome.name: outcome for outcome in self._run(phase, calls, validate)}
+        for call in calls:
+            outcome = outcomes.get(call.name)
+            if outcome is None:
+                self._add(phase, call.name, "not asked", "was not asked any more", "mend the others first")
+            elif not (outcome.ok or context.loop.cause):
+                outcomes[call.name] = self._ask_again(phase, call, outcome, calls, validate)
+        for name, outcome in outcomes.items():
+            self._add_inner_problems(name, outcome.body, "")
+        return outcomes
+
+    def _add_inner_problems(self, name: str, reply: Object, path: str) -> None:
+        """Add a problem for each failing driver of an inner aggregator: its own info succeeds (SPEC 5)."""
+        inner = reply.get("drivers")
+        for driver, entry in inner.items() if isinstance(inner, dict) else ():
+            if not isinstance(entry, dict):
+                continue
+            if entry.get("message"):
+                what = f"{path}{driver}, a driver inside it, fails: {to_text(entry['message'])}"
+                self._add(
+                    "info",
+                    name,
+                    "driver inside",
+                    what,
+                    "run adjust --check in the directory that it leads to",
+                )
+            self._add_inner_problems(name, entry, f"{path}{driver}: ")
+
+    def _ask_again(
+        self,
+        phase: CheckPhase,
+        call: DriverCall,
+        outcome: Outcome,
+        calls: list[DriverCall],
+        validate: Callable[[Outcome], None],
+    ) -> Outcome:
+        """Ask a driver that failed again, alone; add a problem and return the outcome that counts."""
+        again: list[Outcome] = []
+        if len(calls) > 1 and outcome.facts.failure != "cannot-start":
+            self._context.warn(
+                f"{escape_unprintable(call.name)}: {escape_unprintable(outcome.reason)};"
+                " asking it again, alone"
+            )
+            again = self._run(phase, [call], validate)
+        if not (again and again[0].ok):
+            self._add(phase, call.name, outcome.reason, outcome.message, _remedy(call, outcome))
+            return outcome
+        # Of several drivers that disturb one another, a different one may fail the next time.
+        if self._parallel and not all(beside.ok for beside in self._run(phase, calls, validate)):
+            what = f"fails when it is asked beside the others, but answers alone: {outcome.message}"
+            self._add(phase, call.name, "alone only", what, _SERIAL_REMEDY)
+        else:
+            what = f"failed when it was asked first, but not the second time: {outcome.message}"
+            self._add(phase, call.name, "unsteady", what, f"run it by hand, a few times: {_command(call)}")
+        return again[0]
+
+    def _add(self, phase: CheckPhase, name: str, verdict: str, what: str, remedy: str) -> None:
+        # The same failure in both phases is one problem.
+        reported = (name, what.replace(f"on --{phase}: ", ""))
+        if reported not in self._reported:
+            self._reported.add(reported)
+            self.problems.append(Problem((name,), verdict, what, remedy))
+
+    def _run(
+        self, phase: CheckPhase, calls: list[DriverCall], validate: Callable[[Outcome], None]
+    ) -> list[Outcome]:
+        context = self._context
+        options = context.phase_options(phase, context.loop.now(), checked=len(calls), validate=validate)
+        return context.supervisor.run(calls, options)
+
+
+_SERIAL_REMEDY = (
+    'in config.yaml, section agg, serial: ["*"] has them asked one at a time; rather than * give the names of'
+    " those that are in each other's way, if you know them. If it only needs longer beside them, raise"
+    " OPTUNE_IO_TIMEOUT"
+)
+
+
+def _command(call: DriverCall) -> str:
+    return " ".join(quote(word) for word in (f"adjust.d/{call.name}", *call.arguments))
+
+
+def _remedy(call: DriverCall, outcome: Outcome) -> str:
+    if outcome.facts.failure == "cannot-start":
+        return f"once that is mended, this must start it: {_command(call)}"
+    what = {
+        "timeout": "see what it waits for, or whether it only needs longer",
+        "malformed": "see what it prints: only JSON objects may go to its stdout",
+    }.get(outcome.reason, "see what it says")
+    return f"run it by hand: {_command(call)}; {what}"

@@ -1,0 +1,105 @@
+"""The report of a check: its problems, and the text that a person reads. Pure.
+
+Rules (SPEC 14):
+- A problem says what is wrong and what to do. A remedy is never wrapped, so that it can be copied.
+- A long description is shortened to its beginning and its end.
+"""
+
+from __future__ import annotations
+
+from servo_agg.output.tables import escape_unprintable, pluralize, table, truncate_middle, wrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Object = dict[str, Any]
+
+
+class Problem:
+    """A problem that a check found.
+
+    drivers  the drivers concerned; empty if it concerns none in particular
+    verdict  what the table says of these drivers, a word or two
+    what     what is wrong, one line or more
+    remedy   what to do
+    """
+
+    __slots__ = ("drivers", "remedy", "verdict", "what")
+
+    def __init__(self, drivers: Sequence[str], verdict: str, what: str, remedy: str) -> None:
+        self.drivers = drivers
+        self.verdict = verdict
+        self.what = what
+        self.remedy = remedy
+
+
+_HEADINGS = ("driver", "version", "cancel", "seconds", "settings", "verdict")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+_INDENT = "    "
+
+
+def report_text(
+    rows: Sequence[Object],
+    problems: Sequence[Problem],
+    remarks: Sequence[str],
+    width: int | None,
+    *,
+    colour: bool,
+) -> str:
+    """Return the text of a check: the table of drivers, each problem with its remedy, the remarks (SPEC 14).
+
+    `rows`: see `check`. The table is at most `width` columns wide, if possible. Problems are wrapped to
+    `width`, remedies are not. With `colour` a row is green if its verdict is `ok`, otherwise red.
+    """
+    lines = []
+    if rows:
+        cells = [[_cell(value) for value in row.values()] for row in rows]
+        lines = table([list(_HEADINGS), *cells], right=(3, 4), width=width)
+        if colour:
+            lines[1:] = [_coloured(line, good=row["verdict"] == "ok") for line, row in zip(lines[1:], rows)]
+        lines.append("")
+    for number, problem in enumerate(problems, 1):
+        who = f"{escape_unprintable(problem.drivers[0])}: " if len(problem.drivers) == 1 else ""
+        start = f"problem {number}: {who}"
+        for line in _bounded(problem.what.splitlines() or [""]):
+            lines += wrap(line, width, start, _INDENT)
+            start = _INDENT
+        lines += [f"{_INDENT}to do: {escape_unprintable(problem.remedy)}", ""]
+    lines += [f"remark: {escape_unprintable(remark)}" for remark in remarks]
+    good = sum(1 for row in rows if row["verdict"] == "ok")
+    found = pluralize(len(problems), "problem") if problems else "no problem"
+    lines.append(f"{found} found; {good} of {pluralize(len(rows), 'driver')} ok")
+    return "\n".join(lines)
+
+
+_HEAD_LINES, _TAIL_LINES = 4, 8
+"""Lines that are shown of the beginning and of the end of a longer text."""
+
+_MAX_LINE = 400
+"""Columns that are shown of a line of it."""
+
+
+def _bounded(lines: list[str]) -> list[str]:
+    left_out = len(lines) - _HEAD_LINES - _TAIL_LINES
+    if left_out > 1:
+        lines = [
+            *lines[:_HEAD_LINES],
+            f"... {left_out} lines left out, --json has them ...",
+            *lines[-_TAIL_LINES:],
+        ]
+    return [truncate_middle(escape_unprintable(line), _MAX_LINE) for line in lines]
+
+
+def _coloured(line: str, *, good: bool) -> str:
+    return f"\033[{32 if good else 31}m{line}\033[0m"

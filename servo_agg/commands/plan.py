@@ -1,0 +1,209 @@
+"""The command `--plan`: show what an adjust with the same input would give each driver.
+
+Rules (SPEC 14):
+- The requests are made by the function that an adjust uses, so that the plan is what it would do.
+- A value outside the range or list that the driver described is marked. Only the driver may refuse it.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from servo_agg.commands.adjust import read_request, refuse_without_drivers, requests_of
+from servo_agg.commands.query import Result, query_drivers, stopped_result, unkillable_outcomes
+from servo_agg.output.tables import display_width, escape_unprintable, table, truncate_middle
+from servo_agg.protocol.messages import json_type, parse_value, to_json
+from servo_agg.protocol.outcome import failure_result
+from servo_agg.protocol.settings import dotted_path, iter_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, TypeGuard
+
+    from servo_agg.commands.query import Context
+
+    Object = dict[str, Any]
+
+
+def plan(
+    context: Context,
+    application: str,
+    stdin: bytes,
+    assignments: Sequence[str],
+    *,
+    json: bool,
+    width: int | None,
+) -> Result:
+    """Query, route, and return what each driver would be given (SPEC 14).
+
+    `stdin` and `assignments` are as for an adjust. With `json` the result is `{"status": "ok", "application":
+    APP, "drivers": [{"driver", "input", "settings": [{"component", "setting", "from", "to", "limits",
+    "wrong"}]}], "skipped": [NAME, ...]}`, with null for `component` and `wrong` where there is none.
+    Otherwise it is text, at most `width` columns wide if possible. Raises BadInput, UnknownSettings or
+    Conflict.
+    """
+    request = None if assignments else read_request(stdin)
+    if not context.config.drivers:
+        refuse_without_drivers(context, request, assignments)
+    queried = query_drivers(context, application, context.loop.now())
+    if queried.cause:
+        return stopped_result(queried.cause, unkillable_outcomes(queried.outcomes))
+    if queried.failures:
+        return Result(failure_result(queried.failures), 1)
+    requests = requests_of(context, queried, request, assignments)
+    described = dict(iter_settings(queried.merged()[0]))
+    drivers: list[Object] = []
+    for name in context.config.drivers:
+        if name in requests:
+            settings = [
+                _change(path, described.get(path), setting) for path, setting in iter_settings(requests[name])
+            ]
+            drivers.append({"driver": name, "input": requests[name], "settings": settings})
+    skipped = [name for name in context.config.drivers if name not in requests]
+    if json:
+        final = {"status": "ok", "application": application, "drivers": drivers, "skipped": skipped}
+        return Result(final, 0)
+    return Result("\n".join(_lines(drivers, skipped, width)), 0)
+
+
+def _change(path: tuple[str | None, str], described: Any, setting: Any) -> Object:
+    present = described if isinstance(described, dict) else {}
+    wanted = setting.get("value") if isinstance(setting, dict) else setting
+    return {
+        "component": path[0],
+        "setting": path[1],
+        "from": present.get("value"),
+        "to": wanted,
+        "limits": {key: present[key] for key in ("min", "max", "step", "values") if key in present},
+        "wrong": _violation(present, wanted) if _has_value(setting) else "no object with a value",
+    }
+
+
+def _has_value(setting: Any) -> bool:
+    return isinstance(setting, dict) and "value" in setting
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _violation(described: Object, value: Any) -> str | None:
+    """Return how a value violates what the driver described, None if it does not."""
+    values = described.get("values")
+    if isinstance(values, list):
+        # As in JSON, true is not 1, but 1.0 is.
+        fits = any(value == one and json_type(value) == json_type(one) for one in values)
+        return None if fits else "not in its list"
+    if not any(_is_number(described.get(key)) for key in ("min", "max")):
+        return None
+    return _range_violation(described, value) if _is_number(value) else "no number"
+
+
+_NEGLIGIBLE = Fraction(1, 10**6)
+"""Part of a step by which a value may be off, since it may have been computed in floats."""
+
+
+def _range_violation(described: Object, value: float) -> str | None:
+    least, most, step = (described.get(key) for key in ("min", "max", "step"))
+    if _is_number(least) and value < least:
+        return f"below its minimum {to_json(least)}"
+    if _is_number(most) and value > most:
+        return f"above its maximum {to_json(most)}"
+    if _is_number(step) and step > 0 and _is_number(least):
+        # In decimal, 0.7 is six steps of 0.1 from 0.1. In floats it is not, and they can overflow.
+        steps = (_exact(value) - _exact(least)) / _exact(step)
+        if abs(steps - round(steps)) > _NEGLIGIBLE:
+            return f"between its steps of {to_json(step)}"
+    return None
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(to_json(number))
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text; a string is quoted only if it would read as another value."""
+    if isinstance(value, str) and value and value == escape_unprintable(value) and value.strip() == value:
+        try:
+            parse_value(value)
+        except ValueError:
+            return value
+    return to_json(value)
+
+
+_VALUES = 6
+"""Values of a list that the text of a plan shows; its JSON has all of them."""
+
+
+def _limits(limits: Object) -> str:
+    if "values" in limits:
+        values = limits["values"] if isinstance(limits["values"], list) else [limits["values"]]
+        shown = [_shown(value) for value in values[:_VALUES]]
+        if len(values) > _VALUES:
+            shown.append(f"... {len(values) - _VALUES} more")
+        return f"({', '.join(shown)})"
+    if not limits:
+        return ""
+    least, most = (_shown(limits[key]) if key in limits else "" for key in ("min", "max"))
+    step = f" step {_shown(limits['step'])}" if "step" in limits else ""
+    return f"({least}..{most}{step})"
+
+
+def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None) -> list[str]:
+    rows = [
+        [
+            escape_unprintable(dotted_path((change["component"], change["setting"]))),
+            _shown(change["from"]),
+            _shown(change["to"]),
+            _limits(change["limits"]),
+        ]
+        for driver in drivers
+        for change in driver["settings"]
+    ]
+    settings = iter(_setting_lines(rows, width))
+    lines = []
+    for number, driver in enumerate(drivers, 1):
+        lines.append(f"{number}. {escape_unprintable(driver['driver'])}")
+        for change in driver["settings"]:
+            lines += [f"  {line}" for line in next(settings)]
+            if change["wrong"]:
+                lines.append(f"    ! {change['wrong']}")
+        others = [
+            f"{escape_unprintable(key)} {to_json(value)}" for key, value in _other_keys(driver["input"])
+        ]
+        if others:
+            text = f"  with {'; '.join(others)}"
+            lines.append(text if width is None else truncate_middle(text, width))
+    if not drivers:
+        lines.append("nothing to adjust: no driver would be run")
+    if skipped:
+        lines.append(
+            f"not run, since nothing of theirs is in the input: {', '.join(map(escape_unprintable, skipped))}"
+        )
+    return lines
+
+
+def _setting_lines(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
+    """Return the lines of each setting: one in columns, or one for each part if that is too wide."""
+    lines = table([[name, f"{before} -> {after}", limits] for name, before, after, limits in rows])
+    if width is None or max(map(display_width, lines), default=0) <= width - 2:
+        return [[line] for line in lines]
+    return [
+        [name, f"  {before}", f"  -> {after}", *([f"  {limits}"] if limits else [])]
+        for name, before, after, limits in rows
+    ]
+
+
+def _other_keys(request: Object) -> list[tuple[str, Any]]:
+    """Return the paths and values that a driver gets besides its settings."""
+    application = request["application"]
+    found = [(key, value) for key, value in request.items() if key != "application"]
+    found += [
+        (f"application.{key}", application[key])
+        for key in application
+        if key not in ("components", "settings")
+    ]
+    for name, component in application["components"].items():
+        found += [(f"{name}.{key}", value) for key, value in component.items() if key != "settings"]
+    return found

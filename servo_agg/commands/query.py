@@ -1,0 +1,268 @@
+"""The commands `--query`, `--info`, `--version`; the context and result of all commands (SPEC 5, 6)."""
+
+from __future__ import annotations
+
+import os
+
+from servo_agg import VERSION
+from servo_agg._compat import signal_number
+from servo_agg.drivers.events import AGENT_GONE, CANCEL
+from servo_agg.drivers.process import DriverCall
+from servo_agg.drivers.run import PhaseOptions
+from servo_agg.drivers.timeouts import timeouts_for
+from servo_agg.errors import SchemaError
+from servo_agg.protocol.messages import to_text, truncate, truncate_word
+from servo_agg.protocol.outcome import failure_lines, failure_result
+from servo_agg.protocol.settings import merge_descriptions, normalize_description
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from servo_agg.config import Config
+    from servo_agg.drivers.events import EventLoop
+    from servo_agg.drivers.supervisor import Supervisor
+    from servo_agg.protocol.messages import Message
+    from servo_agg.protocol.outcome import Outcome, Phase
+    from servo_agg.protocol.settings import Owners
+
+    Object = dict[str, Any]
+
+
+class Result:
+    """How a run ended: the final object, or a text for people, and the exit status."""
+
+    __slots__ = ("final", "status")
+
+    def __init__(self, final: Object | str, status: int) -> None:
+        self.final = final
+        self.status = status
+
+
+class Context:
+    """What a command works with.
+
+    config          the configuration
+    supervisor      runs drivers
+    loop            waits for events, and knows why the run is to end
+    started         when this program started, on the clock of `loop`
+    send            `send(*objects)` sends objects to the agent, one per line
+    warn            `warn(line)` writes a line to stderr
+    debug           `debug(line)` writes a line to stderr with `-v`
+    locks           descriptors of what an adjust must lock, see `servo_agg.lock`
+    watchdog_alive  `watchdog_alive()` returns whether the watchdog runs
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        supervisor: Supervisor,
+        loop: EventLoop,
+        *,
+        started: float,
+        send: Callable[..., None],
+        warn: Callable[[str], None],
+        debug: Callable[[str], None],
+        locks: Sequence[int],
+        watchdog_alive: Callable[[], bool],
+    ) -> None:
+        self.config = config
+        self.supervisor = supervisor
+        self.loop = loop
+        self.started = started
+        self.send = send
+        self.warn = warn
+        self.debug = debug
+        self.locks = locks
+        self.watchdog_alive = watchdog_alive
+
+    def phase_options(
+        self,
+        phase: Phase,
+        now: float,
+        *,
+        checked: int = 0,
+        fail_fast: bool = False,
+        on_messages: Callable[[str, Sequence[Message]], None] | None = None,
+        validate: Callable[[Outcome], None] | None = None,
+    ) -> PhaseOptions:
+        """Return how drivers are run in a phase that begins at `now` (SPEC 6, 7, 9).
+
+        `checked`: see `timeouts_for`. The others: see PhaseOptions.
+        """
+        config = self.config
+        adjusting = phase == "adjust"
+        return PhaseOptions(
+            phase,
+            timeouts_for(
+                phase,
+                now,
+                limit=config.limit,
+                short_grace=config.short_grace,
+                grace=config.grace,
+                cancel_grace=config.cancel_grace,
+                checked=checked,
+            ),
+            max_parallel=1 if adjusting else config.parallel,
+            serial=() if adjusting else config.serial,
+            fail_fast=fail_fast,
+            on_messages=on_messages,
+            validate=validate,
+        )
+
+
+def warn_about_drivers(context: Context) -> None:
+    """Warn of links in adjust.d that cannot be followed, and of an adjust.d without drivers (SPEC 2)."""
+    config = context.config
+    for name, reason in config.listing.unreachable.items():
+        context.warn(f"warning: adjust.d/{name} {reason}")
+    if not config.drivers:
+        context.warn(f"warning: no driver in {config.directory}/adjust.d ({_why_no_driver(config)})")
+
+
+def _why_no_driver(config: Config) -> str:
+    listing = config.listing
+    not_executable, named = len(listing.not_executable), len(listing.leftovers) + len(listing.documents)
+    noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
+    cause = ", since the file system is mounted noexec" if noexec else ""
+    by_name = f", {_files(named)} because of the name" if named else ""
+    remedy = "; chmod +x makes a file a driver" if not_executable and not noexec else ""
+    return (
+        f"{_files(not_executable)} passed over for lack of the executable flag, or of our right to use it"
+        f"{cause}{by_name}{remedy}"
+    )
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def stopped_result(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Result:
+    """Return the result of a run that was ended by a signal, a cancel or the end of the agent (SPEC 5, 10).
+
+    `cause` is what `EventLoop.cause` says. `outcomes` are of the drivers that were adjusted, in another phase
+    of those that could not be killed. `more` is added to the final object.
+    """
+    status = "terminated"
+    if cause == CANCEL:
+        status, summary = "canceled", "canceled by SIGUSR1; no further driver was started"
+    elif cause == AGENT_GONE:
+        summary = "the agent has closed our output; no further driver was started"
+    elif any(outcome.reason == "unkillable" for outcome in outcomes):
+        summary = f"ended by {cause}"
+    else:
+        summary = f"ended by {cause}; all drivers were stopped"
+    failures = [outcome for outcome in outcomes if not outcome.ok]
+    message = truncate("\n".join([summary, *([failure_lines(failures)] if failures else [])]))
+    final = {**(more or {}), "status": status, "reason": cause, "message": message}
+    return Result(final, exit_status(cause))
+
+
+def exit_status(cause: str | None) -> int:
+    """Return the exit status of a run that was ended by `cause`, None if stdout failed (SPEC 5)."""
+    return 1 if cause in (None, CANCEL, AGENT_GONE) else 128 + signal_number(cause)
+
+
+def unkillable_outcomes(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return the outcomes of drivers that could not be killed."""
+    return [outcome for outcome in outcomes if outcome.reason == "unkillable"]
+
+
+class QueryResult:
+    """What a query of all drivers gave.
+
+    outcomes  one for each driver that was started, in driver order
+    cause     why the run is to end, None if it is not
+    failures  the outcomes of drivers that failed by themselves
+    """
+
+    def __init__(self, outcomes: list[Outcome], cause: str | None) -> None:
+        self.outcomes = outcomes
+        self.cause = cause
+        self.failures = [outcome for outcome in outcomes if not (outcome.ok or outcome.stopped_for_other)]
+
+    def merged(self) -> tuple[Object, Owners]:
+        """Return the merged description, and which driver owns which setting. Raises Conflict."""
+        return merge_descriptions((outcome.name, outcome.body) for outcome in self.outcomes)
+
+
+def query_drivers(context: Context, application: str, now: float) -> QueryResult:
+    """Query all drivers; their time counts from `now` (SPEC 6, 9)."""
+    outcomes = context.supervisor.run(
+        [DriverCall(name, ["--query", application]) for name in context.config.drivers],
+        context.phase_options("query", now, fail_fast=True, validate=check_description),
+    )
+    return QueryResult(outcomes, context.loop.cause)
+
+
+def check_description(outcome: Outcome) -> None:
+    """Fail an outcome whose reply is no description; wrap a reply without `application` (SPEC 4)."""
+    try:
+        outcome.body = normalize_description(outcome.body)
+    except SchemaError as error:
+        outcome.fail("malformed", f"its answer is no description: {error}")
+
+
+def query(context: Context, application: str) -> Result:
+    """Return all descriptions as one (SPEC 6). Raises Conflict."""
+    queried = query_drivers(context, application, context.started)
+    if queried.cause:
+        return stopped_result(queried.cause, unkillable_outcomes(queried.outcomes))
+    if queried.failures:
+        return Result(failure_result(queried.failures), 1)
+    return Result(queried.merged()[0], 0)
+
+
+def info(context: Context, application: str | None) -> Result:
+    """Return what the drivers are; the exit status is 0 even if some of them fail (SPEC 5)."""
+    outcomes = _run_info(context, application)
+    if context.loop.cause:
+        return stopped_result(context.loop.cause, unkillable_outcomes(outcomes))
+    drivers: Object = {}
+    for outcome in outcomes:
+        entry: Object = {
+            "version": version_of(outcome) or "unknown",
+            "has_cancel": outcome.ok and outcome.body.get("has_cancel") is True,
+        }
+        if not outcome.ok:
+            entry["message"] = truncate(outcome.message)
+        elif "drivers" in outcome.body:
+            entry["drivers"] = outcome.body["drivers"]
+        drivers[outcome.name] = entry
+    return Result({"version": _version_line(outcomes), "has_cancel": True, "drivers": drivers}, 0)
+
+
+def version(context: Context, application: str | None) -> Result:
+    """Return a line of text with all versions; the exit status is 1 if a driver fails (SPEC 5)."""
+    outcomes = _run_info(context, application)
+    if context.loop.cause:
+        return stopped_result(context.loop.cause, unkillable_outcomes(outcomes))
+    failures = [outcome for outcome in outcomes if not outcome.ok]
+    if failures:
+        context.warn(failure_lines(failures))
+    return Result(_version_line(outcomes), 1 if failures else 0)
+
+
+def _run_info(context: Context, application: str | None) -> list[Outcome]:
+    arguments = ["--info"] if application is None else ["--info", application]
+    return context.supervisor.run(
+        [DriverCall(name, arguments) for name in context.config.drivers],
+        context.phase_options("info", context.started, validate=check_info),
+    )
+
+
+def check_info(outcome: Outcome) -> None:
+    """Fail an outcome whose reply has no version (SPEC 4)."""
+    if not version_of(outcome):
+        outcome.fail("malformed", "its answer has no version")
+
+
+def version_of(outcome: Outcome) -> str:
+    """Return the version in a driver's reply, on one line; "" if there is none."""
+    text = to_text(outcome.body.get("version")) if outcome.ok else ""
+    return truncate_word(" ".join(text.split()))
+
+
+def _version_line(outcomes: Sequence[Outcome]) -> str:
+    return f"aggregator {VERSION} ({', '.join(version_of(outcome) or 'unknown' for outcome in outcomes)})"

@@ -1,0 +1,1 @@
+"""Running drivers: start, read, time out, stop."""

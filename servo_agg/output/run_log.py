@@ -1,0 +1,186 @@
+"""What each driver did in each phase of a run: records for the timings, and lines in the log file.
+
+Rules (SPEC 11, 14):
+- The log and the timings show the same values: both are made from these records.
+- A log line is written whole as soon as a driver's phase has ended. The thread that writes it also opens the
+  log: a log that cannot be written never fails a run, and one that hangs delays its end by 1 s at most.
+- A line starts on a new line, also behind one that a full disk has truncated.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from stat import S_ISREG
+
+from servo_agg.config_schema import FILE
+from servo_agg.output.writer import Writer
+from servo_agg.protocol.messages import encode
+from servo_agg.protocol.outcome import PhaseRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from servo_agg.protocol.messages import JsonObject
+    from servo_agg.protocol.outcome import Outcome, Phase
+
+    class Warn(Protocol):
+        """Show a line on stderr."""
+
+        def __call__(self, text: str, /) -> object: ...  # noqa: D102 - see the class
+
+
+_NOT_OPEN = -1
+"""Stands for a descriptor."""
+
+_NEWLINE = ord("\n")
+
+_DRAIN_TIMEOUT = 1.0
+"""Seconds that the log has at the end of a run to take what is still unwritten."""
+
+
+class _LogWriter(Writer):
+    """Writes to a log file, which its thread opens first, since the file system may hang.
+
+    refusal  why nothing can be logged, to stand behind the path in a sentence; "" if it can, or not known yet
+    lost     whether a line could not be written
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_NOT_OPEN, lambda: None)
+        self._path = path
+        self._reader = _NOT_OPEN
+        self._line_truncated = False
+        self.refusal = ""
+        self.lost = False
+
+    def _run(self) -> None:
+        try:
+            self.refusal = self._open()
+        except OSError as error:
+            self.refusal = f"cannot be written: {os.strerror(error.errno or 0)}"
+        except (ValueError, MemoryError):
+            # UnicodeEncodeError is a ValueError.
+            self.refusal = "cannot be written: its path does not fit the encoding of file names here"
+        if self.refusal:
+            with self._lock:
+                self._discard()
+            self._written.notify()
+        super()._run()
+
+    def _open(self) -> str:
+        """Open the log; return why it is not used, "" if it is."""
+        # O_NONBLOCK: do not block on a FIFO that nobody reads.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        if _is_in_use(descriptor):
+            os.close(descriptor)
+            return "is our stdout or config.yaml: nothing is logged"
+        self._descriptor = descriptor
+        if S_ISREG(os.fstat(descriptor).st_mode):
+            self._reader = self._open_reader(descriptor)
+        return ""
+
+    def _open_reader(self, descriptor: int) -> int:
+        try:
+            reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            # The mode of the file may allow us to write but not to read.
+            return _NOT_OPEN
+        if os.path.sameopenfile(reader, descriptor):
+            return reader
+        os.close(reader)
+        return _NOT_OPEN
+
+    def _write_block(self, block: memoryview) -> memoryview:
+        """Write lines, the first on a new line. Never return a rest: later the log may take bytes again."""
+        if self._ends_within_line():
+            block = memoryview(b"\n" + block)
+        rest = super()._write_block(block)
+        if rest:
+            self.lost = True
+            self._line_truncated = len(rest) < len(block) and block[-len(rest) - 1] != _NEWLINE
+        else:
+            self._line_truncated = False
+        return memoryview(b"")
+
+    def _ends_within_line(self) -> bool:
+        """Return whether the last line of the log has no newline, as after a full disk."""
+        if self._reader == _NOT_OPEN:
+            return self._line_truncated
+        try:
+            size = os.fstat(self._reader).st_size
+            return size > 0 and os.pread(self._reader, 1, size - 1) not in (b"\n", b"")
+        except OSError:
+            return self._line_truncated
+
+
+def _is_in_use(descriptor: int) -> bool:
+    """Return whether a log is our stdout, which carries the protocol, or our configuration."""
+    log = os.fstat(descriptor)
+    try:
+        in_use = [os.fstat(1), os.stat(FILE)]
+    except OSError:
+        in_use = [os.fstat(1)]
+    # /dev/null may be both stdout and log.
+    is_null = os.path.exists(os.devnull) and os.path.samestat(log, os.stat(os.devnull))
+    return not is_null and any(os.path.samestat(log, other) for other in in_use)
+
+
+class RunLog:
+    """The records of a run, in the order in which the phases ended.
+
+    records  see PhaseRecord
+    """
+
+    def __init__(self, application: str | None, started: float) -> None:
+        """Start without records. `started`: when the run began, in monotonic seconds."""
+        self.records: list[PhaseRecord] = []
+        self._application = application
+        self._started = started
+        self._started_utc = time.time() - (time.monotonic() - started)
+        self._writer: _LogWriter | None = None
+        self._path = ""
+
+    def write_to(self, path: str) -> None:
+        """Append each record that follows to the log file `path`."""
+        self._path = path
+        self._writer = _LogWriter(path)
+        try:
+            # Start now: a slow file system then opens the file while the drivers run.
+            self._writer.start()
+        except OSError:
+            # The first record tries again.
+            return
+
+    def record(self, phase: Phase, started_at: float, outcome: Outcome) -> None:
+        """Record that a driver's phase has ended, which started at `started_at`, in monotonic seconds."""
+        record = PhaseRecord(phase, started_at - self._started, outcome)
+        self.records.append(record)
+        if self._writer is not None:
+            self._writer.write(encode(self._line(record)))
+
+    def close(self, warn: Warn) -> None:
+        """Wait up to 1 s until all records are in the log; call `warn` with the reason if they are not."""
+        if self._writer is None or not self.records:
+            return
+        complete = self._writer.drain(_DRAIN_TIMEOUT)
+        if self._writer.refusal:
+            warn(f"warning: the log {self._path} {self._writer.refusal}")
+        elif self._writer.lost or not complete:
+            warn(f"warning: the log {self._path} cannot be written: not all lines of this run are in it")
+
+    def _line(self, record: PhaseRecord) -> JsonObject:
+        moment = self._started_utc + record.start
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+        return {
+            "time": f"{seconds}.{int(moment % 1 * 1000):03d}Z",
+            "application": self._application,
+            "driver": record.driver,
+            "phase": record.phase,
+            "start": record.start,
+            "seconds": record.seconds,
+            "status": record.status,
+            "reason": record.reason,
+            "signals": record.signals_sent,
+        }

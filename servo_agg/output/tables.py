@@ -1,0 +1,174 @@
+"""Tables and bars as lines of text.
+
+Rules (SPEC 14):
+- Columns are aligned by their width on a terminal: an East Asian character takes two places, an accent none.
+- Whatever a driver says is shown without control characters; they are escaped.
+- With a width, no line is wider, as far as it can be made narrower. Without one nothing is cut.
+"""
+
+from __future__ import annotations
+
+from unicodedata import category, east_asian_width
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servo_agg.protocol.outcome import PhaseRecord
+
+
+def escape_unprintable(text: str) -> str:
+    """Return text with every unprintable character escaped, line ends too."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def escape_non_ascii(text: str) -> str:
+    """Return text with every character escaped that is unprintable or not ASCII: for stderr (SPEC 5)."""
+    return escape_unprintable(text).encode("ascii", "backslashreplace").decode()
+
+
+def pluralize(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 driver`, `3 drivers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+_ZERO_WIDTH = ("Mn", "Me")
+"""Categories of the characters that are drawn onto the one before them."""
+
+
+def display_width(text: str) -> int:
+    """Return the places that a printable text takes on a terminal."""
+    return sum(
+        0 if category(character) in _ZERO_WIDTH else 2 if east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def truncate_middle(text: str, width: int) -> str:
+    """Return text shortened to `width` places, with `..` in its middle for what is left out."""
+    if display_width(text) <= width:
+        return text
+    left = width - 2
+    head, tail = "", ""
+    # Characters are taken from the start and the end in turn.
+    for turn in range(len(text)):
+        from_end = turn % 2
+        character = text[-(turn // 2) - 1] if from_end else text[turn // 2]
+        left -= display_width(character)
+        if left < 0:
+            break
+        if from_end:
+            tail = character + tail
+        else:
+            head += character
+    return f"{head}..{tail}"
+
+
+def wrap(text: str, width: int | None, first_prefix: str, next_prefix: str) -> list[str]:
+    """Break a printable text between words into lines of at most `width` places.
+
+    A word that is wider stays whole. `first_prefix` starts the first line, `next_prefix` the others.
+    """
+    first_word, *words = text.split(" ")
+    lines = []
+    line = first_prefix + first_word
+    for word in words:
+        if width is not None and display_width(line) + 1 + display_width(word) > width:
+            lines.append(line)
+            line = next_prefix + word
+        else:
+            line += f" {word}"
+    return [*lines, line]
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    blanks = " " * (width - display_width(text))
+    return blanks + text if right else text + blanks
+
+
+_GAP = "  "
+"""What stands between two columns."""
+
+_MIN_COLUMN = 12
+"""Places that a column keeps when a table is too wide."""
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
+    """Return rows of equal length as lines. `right`: the indexes of the right-aligned columns."""
+    cells = [[escape_unprintable(cell) for cell in row] for row in rows]
+    widths = [max(map(display_width, column)) for column in zip(*cells)]
+    if width is not None:
+        widths = [min(column_width, max(width, _MIN_COLUMN)) for column_width in widths]
+        surplus = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+        while surplus > 0 and max(widths) > _MIN_COLUMN:
+            # The widest column is narrowed first.
+            widths[widths.index(max(widths))] -= 1
+            surplus -= 1
+    return [
+        _GAP.join(
+            _pad(truncate_middle(cell, widths[column]), widths[column], right=column in right)
+            for column, cell in enumerate(row)
+        ).rstrip()
+        for row in cells
+    ]
+
+
+_MIN_AXIS = 24
+"""Places of the shortest time axis."""
+
+_DEFAULT_WIDTH = 100
+"""Places of a line of the timings where the width of the terminal is not known."""
+
+
+def timing_chart(records: Sequence[PhaseRecord], total: float, *, width: int | None) -> list[str]:
+    """Return lines with a bar for each record on a common time axis of `total` seconds (SPEC 14)."""
+    if not records:
+        return [f"total {total:.3f} s; no driver was run"]
+    # By name as well: the drivers of a query often start in the same millisecond.
+    ordered = sorted(records, key=lambda record: (record.start, record.driver))
+    rows = [
+        [
+            escape_non_ascii(record.driver),
+            record.phase,
+            f"{record.seconds:.3f}",
+            escape_non_ascii(record.status),
+        ]
+        for record in ordered
+    ]
+    width = width or _DEFAULT_WIDTH
+    labels = table(
+        [["driver", "phase", "seconds", "status"], *rows], right=(2,), width=width - _MIN_AXIS - len(_GAP)
+    )
+    label_width = max(map(display_width, labels))
+    axis_width = max(_MIN_AXIS, width - label_width - len(_GAP))
+    axis = "0 s" + f"{total:.3f} s".rjust(axis_width - 3)
+    lines = [_pad(labels[0], label_width, right=False) + _GAP + axis]
+    for label, record in zip(labels[1:], ordered):
+        start = min(axis_width - 1, int(axis_width * record.start / total)) if total else 0
+        length = round(axis_width * record.seconds / total) if total else 1
+        bar = " " * start + "=" * max(1, min(axis_width - start, length))
+        lines.append(_pad(label, label_width, right=False) + _GAP + bar)
+    sequential = _seconds_without_driver(ordered, total) + sum(record.seconds for record in ordered)
+    lines.append(f"total {total:.3f} s; one after another it would have been {sequential:.3f} s")
+    return lines
+
+
+def _seconds_without_driver(ordered: Sequence[PhaseRecord], total: float) -> float:
+    """Return how many seconds of a run no driver ran. `ordered`: the records by their start."""
+    busy = until = 0.0
+    for record in ordered:
+        end = record.start + record.seconds
+        busy += max(0.0, end - max(until, record.start))
+        until = max(until, end)
+    return max(0.0, total - busy)
+
+
+def progress_bar(percent: int, text: str, width: int) -> str:
+    """Return a line of at most `width` places that shows the progress of an adjust."""
+    bar_width = max(4, min(30, width // 3))
+    done = bar_width * percent // 100
+    bar = f"[{'#' * done}{'.' * (bar_width - done)}] {percent:3d} %  "
+    return (bar + truncate_middle(escape_non_ascii(text), max(2, width - len(bar))))[:width]

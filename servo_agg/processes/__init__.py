@@ -1,0 +1,1 @@
+"""Processes of any kind: snapshots, trees, signals."""

@@ -1,0 +1,150 @@
+"""One request to a request for each driver, missing settings filled in; `--set` to a request.
+
+Rules (SPEC 7, 11, 14):
+- A request is split so that each owner gets its settings. What is not a setting goes to all drivers that
+  run, other keys of a component to the drivers that get a setting of it.
+- Settings that no driver describes are an error that names all of them.
+- No function changes its arguments.
+"""
+
+from __future__ import annotations
+
+from servo_agg.errors import BadInput, UnknownSettings, close_matches
+from servo_agg.protocol.messages import DuplicateKey, parse_value, quoted_name
+from servo_agg.protocol.settings import deep_merge, dotted_path, format_setting, iter_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from servo_agg.protocol.messages import JsonObject
+    from servo_agg.protocol.settings import Description, Owners, Request, SettingPath
+
+
+def route(request: Request, owners: Owners) -> dict[str, Request]:
+    """Split a request of valid shape into one for each driver that gets a setting: `{driver: request}`.
+
+    A setting that is null counts as absent. Raises UnknownSettings that lists all settings that no driver
+    describes (SPEC 7.3-7.5).
+    """
+    requested = [(path, value) for path, value in iter_settings(request) if value is not None]
+    unknown = [path for path, _ in requested if path not in owners]
+    if unknown:
+        described = {component for component, _ in owners}
+        hint = " (adjust --query shows what is described)" if owners else ""
+        raise UnknownSettings("no driver describes " + "; ".join(_format_unknown(unknown, described)) + hint)
+    application = request.get("application", {})
+    common = {key: value for key, value in application.items() if key not in ("components", "settings")}
+    requests: dict[str, Request] = {}
+    for (component, setting), value in requested:
+        owner = owners[component, setting]
+        if owner not in requests:
+            requests[owner] = {**request, "application": {**common, "components": {}}}
+        part = requests[owner]["application"]
+        if component is not None:
+            whole = application["components"][component]
+            part = part["components"].setdefault(component, {**whole, "settings": {}})
+        part.setdefault("settings", {})[setting] = value
+    return requests
+
+
+def _format_unknown(paths: list[SettingPath], described: set[str | None]) -> Iterator[str]:
+    """Yield the unknown settings for a sentence; those of an unknown component together."""
+    by_component: dict[str, list[str]] = {}
+    for component, setting in paths:
+        if component is not None and component not in described:
+            by_component.setdefault(component, []).append(setting)
+        else:
+            yield format_setting((component, setting))
+    for component, settings in by_component.items():
+        yield f"component {quoted_name(component)} (settings: {', '.join(map(quoted_name, settings))})"
+
+
+def fill_missing(request: Request, description: Description, paths: Collection[SettingPath]) -> Request:
+    """Return a request with those settings at `paths` filled in that it lacks or has as null (SPEC 11).
+
+    The values are those of the description; a setting that is described without a value is not filled in.
+    """
+    missing: JsonObject = {"components": {}}
+    present = {path for path, setting in iter_settings(request) if setting is not None}
+    for path, setting in iter_settings(description):
+        if path in paths and path not in present and isinstance(setting, dict) and "value" in setting:
+            _set(missing, path, {"value": setting["value"]})
+    return deep_merge([request, {"application": missing}])
+
+
+def request_from_assignments(assignments: Sequence[str], description: Description) -> Request:
+    """Return the request that `--set` gives, each assignment as `COMPONENT.SETTING=VALUE` (SPEC 14).
+
+    Names may contain dots and `=`: the longest name that is described counts. A value stays text where the
+    present value is text, else it is JSON if it parses as such. Raises UnknownSettings or BadInput.
+    """
+    described = dict(iter_settings(description))
+    paths_by_name: dict[str, list[SettingPath]] = {}
+    for path in described:
+        paths_by_name.setdefault(dotted_path(path), []).append(path)
+    longest = max(map(len, paths_by_name), default=0)
+    application: JsonObject = {"components": {}}
+    assigned: set[SettingPath] = set()
+    unknown: list[str] = []
+    for assignment in assignments:
+        name = _longest_described(assignment[: longest + 1], paths_by_name)
+        if name is None:
+            unknown.append(assignment)
+            continue
+        path = _single_path(assignment, paths_by_name[name])
+        if path in assigned:
+            raise BadInput(f"--set gives {name} more than once")
+        assigned.add(path)
+        text = assignment[len(name) + 1 :]
+        present = described[path].get("value") if isinstance(described[path], dict) else None
+        try:
+            value = text if isinstance(present, str) else _value_or_text(text)
+        except DuplicateKey as error:
+            raise BadInput(f"--set {name}: in its value {error}") from None
+        _set(application, path, {"value": value})
+    if unknown:
+        raise UnknownSettings(
+            "; ".join(_not_described_text(assignment, paths_by_name) for assignment in unknown)
+        )
+    return {"application": application}
+
+
+def _longest_described(assignment: str, paths_by_name: Mapping[str, object]) -> str | None:
+    """Return the longest described name before a `=` of an assignment; None when there is none."""
+    ends = (end for end, character in enumerate(assignment) if character == "=")
+    return max((assignment[:end] for end in ends if assignment[:end] in paths_by_name), key=len, default=None)
+
+
+def _single_path(assignment: str, paths: list[SettingPath]) -> SettingPath:
+    if len(paths) > 1:
+        words = " and ".join(f"{setting!r} of {_component_text(component)}" for component, setting in paths)
+        raise BadInput(f"--set {assignment} may mean {words}: give it on stdin instead")
+    return paths[0]
+
+
+def _component_text(component: str | None) -> str:
+    return "the application" if component is None else f"component {component!r}"
+
+
+def _not_described_text(assignment: str, paths_by_name: Mapping[str, object]) -> str:
+    name = assignment.partition("=")[0]
+    matches = close_matches(name, paths_by_name, limit=3)
+    hint = f"; did you mean {' or '.join(matches)}?" if matches else ""
+    return f"--set {assignment}: no driver describes a setting {name}{hint}"
+
+
+def _value_or_text(text: str) -> Any:
+    try:
+        return parse_value(text)
+    except DuplicateKey:
+        raise
+    except ValueError:
+        return text
+
+
+def _set(application: JsonObject, path: SettingPath, setting: JsonObject) -> None:
+    component, name = path
+    part = application if component is None else application["components"].setdefault(component, {})
+    part.setdefault("settings", {})[name] = setting
