@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What is left behind by a thousand adjusts of five drivers, each driver with a fault.
+"""Run many adjusts of five faulty drivers, and report what they leave behind.
 
-Every adjust is a run of `./adjust` in a servo directory of its own. Drawn by a fixed seed are the fault of
-each driver and, for one run in four, what happens to the aggregator, and at which line of its output. Counted
-are processes that survive, zombies of ours, and answers that are missing or too many. For each run the peak
-of the aggregator's memory and its open descriptors are read from /proc while it says its last lines.
+Each adjust runs in its own servo directory. A seeded random generator chooses the fault of each driver and,
+in one run of four, what interrupts servo-agg after a certain line of its output. The report counts runs with
+surviving processes, zombies, and runs that did not end with exactly one final object. It also shows how peak
+memory and open descriptors of servo-agg change over the runs. The exit status is 1 if anything was found.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
+
+import numpy as np
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.faults.stage import DRIVER, Init, Known, born, children
-from tests.processes import MARK, DeadlineError, Marked, environment, wait_until
-from tests.servo import ServoDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tests.faults.stage import DRIVER, Init
+from tests.support.processes import MARK, DeadlineError, Marked, environment, wait_until
+from tests.support.servo import ServoDirectory
 
 DRIVERS = ("01a", "02b", "03c", "04d", "05e")
 
@@ -52,74 +52,83 @@ FAULTS = (
     "group",
     "daemon",
 )
-"""Shapes of tests/faults/driver.sh; what does not end by itself is timed out."""
+"""Shapes of tests/faults/driver.sh. A driver that does not end by itself is stopped by its timeout."""
 
-LEAVING = {"holder", "daemon"}
+INTERRUPTIONS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL", "closed stdout")
+NO_FINAL_OBJECT = ("SIGKILL", "closed stdout")
+"""Interruptions after which there may be no final object."""
 
-CALAMITIES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL", "closed")
-"""What happens to the aggregator: a signal, or that its stdout is closed."""
+INTERRUPTED_SHARE = 0.25
+LAST_INTERRUPTED_LINE = 11
 
 IO_TIMEOUT = 1.0
+"""Seconds; the environment variable OPTUNE_IO_TIMEOUT of each run."""
+
 GRACE = 0.3
+"""Seconds; the setting `grace` of each run."""
 
-RUN = 60.0
-"""Seconds after which a run has failed and the soak is over."""
+RUN_TIMEOUT = 60.0
+"""Seconds after its last output in which a run must exit."""
 
-LAST_BREATH = 1.0
-"""Seconds that a process which was killed has to vanish; the guardian has GUARDED."""
+EXIT_WAIT = 1.0
+"""Seconds in which killed processes must disappear after the exit of servo-agg."""
 
-GUARDED = 4.0
+WATCHDOG_WAIT = 4.0
+"""The same if servo-agg was killed by a signal, in addition to GRACE."""
 
 
 @dataclass
 class Totals:
-    """What was seen of all runs so far."""
+    """What all runs so far have left behind."""
 
     runs: int = 0
     survivors: list[str] = field(default_factory=list)
     zombies: list[str] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    codes: Counter[int] = field(default_factory=Counter)
+    wrong_finals: list[str] = field(default_factory=list)
+    exit_statuses: Counter[int] = field(default_factory=Counter)
     memory: list[int] = field(default_factory=list)
-    """Peak of the resident memory of each run, KiB."""
+    """Peak resident memory of each run in KiB."""
     descriptors: list[int] = field(default_factory=list)
 
     @property
-    def flawless(self) -> bool:
-        """Whether there is nothing to complain of."""
-        return not (self.survivors or self.zombies or self.answers)
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.survivors or self.zombies or self.wrong_finals)
 
 
 @dataclass
-class Sample:
-    """What /proc tells of a run that goes on."""
+class Observation:
+    """What /proc showed of servo-agg while it wrote its last line."""
 
     memory: int = 0
+    """Peak resident memory in KiB."""
     descriptors: int = 0
-    ours: set[Known] = field(default_factory=set)
+    children: set[psutil.Process] = field(default_factory=set)
+    """All children seen during the run."""
 
-    def take(self, pid: int) -> None:
-        """Look at it; when it has ended this instant the last look stands."""
-        with contextlib.suppress(OSError, IndexError):
-            descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    def update(self, pid: int) -> None:
+        """Read /proc. If the process has just exited, keep the previous values."""
+        with contextlib.suppress(psutil.NoSuchProcess, OSError, IndexError):
+            process = psutil.Process(pid)
+            self.children.update(process.children())
+            descriptors = process.num_fds()
+            # Not ru_maxrss of wait4: it includes the memory of the process that forked.
             status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-            # Not what wait4 tells: that has in it the memory of whoever forked.
             self.memory = int(status.partition("VmHWM:")[2].split()[0])
             self.descriptors = descriptors
-            self.ours |= {Known(child, born(child)) for child in children(pid)}
 
 
-def one_run(chance: random.Random, init: Init, totals: Totals) -> None:
-    """Adjust once, and add what was seen."""
-    faults = {name: chance.choice(FAULTS) for name in DRIVERS}
-    calamity = chance.choice(CALAMITIES) if chance.random() < 0.25 else None  # noqa: PLR2004 - one in four
-    line_of_calamity = chance.randrange(1, 12)
-    what = f"run {totals.runs}: {' '.join(faults.values())} {calamity or ''}"
+def run_once(generator: random.Random, init: Init, totals: Totals) -> None:
+    """Run one adjust, and add what was found to the totals."""
+    faults = {name: generator.choice(FAULTS) for name in DRIVERS}
+    interruption = generator.choice(INTERRUPTIONS) if generator.random() < INTERRUPTED_SHARE else ""
+    interrupted_line = generator.randint(1, LAST_INTERRUPTED_LINE)
+    run = f"run {totals.runs}: {' '.join(faults.values())} {interruption}"
     os.environ[MARK] = f"soak-{os.getpid()}-{totals.runs}"
     marked = Marked(os.environ[MARK])
     with tempfile.TemporaryDirectory() as parent:
         servo = ServoDirectory(Path(parent))
-        _fill(servo, faults)
+        add_drivers(servo, faults)
         process = subprocess.Popen(
             ["./adjust", "app"],
             cwd=servo.path,
@@ -128,19 +137,32 @@ def one_run(chance: random.Random, init: Init, totals: Totals) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        sample = Sample()
-        lines = _converse(process, servo, sample, calamity, line_of_calamity)
-        code = process.wait(RUN)
-        _judge(totals, what, lines, None if calamity in {"SIGKILL", "closed"} else 1)
+        observation = Observation()
+        lines = converse(process, servo, observation, interruption, interrupted_line)
+        exit_status = process.wait(RUN_TIMEOUT)
         services = {int(path.read_text(encoding="ascii")) for path in servo.path.glob("faults/*.service")}
-        _count_leftovers(totals, what, marked, init, services, code, sample)
+        messages = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        finals = [message for message in messages if "progress" not in message]
+        complete = len(finals) == 1 and messages[-1] is finals[0]
+        if not complete and (finals or interruption not in NO_FINAL_OBJECT):
+            totals.wrong_finals.append(f"{run}: {len(finals)} final objects")
+        deadline = GRACE + WATCHDOG_WAIT if exit_status < 0 else EXIT_WAIT
+        if survivors := remaining(marked, init, services, deadline):
+            totals.survivors.append(f"{run}: {survivors}")
+        zombies = [
+            child for child in observation.children if child.is_running() and child.pid not in services
+        ]
+        totals.zombies += [f"{run}: {zombie}" for zombie in zombies]
+        marked.kill()
+        init.reap()
     totals.runs += 1
-    totals.codes[code] += 1
-    totals.memory.append(sample.memory)
-    totals.descriptors.append(sample.descriptors)
+    totals.exit_statuses[exit_status] += 1
+    totals.memory.append(observation.memory)
+    totals.descriptors.append(observation.descriptors)
 
 
-def _fill(servo: ServoDirectory, faults: dict[str, str]) -> None:
+def add_drivers(servo: ServoDirectory, faults: dict[str, str]) -> None:
+    """Fill a servo directory with these drivers, each with its fault."""
     servo.configure(f"agg: {{grace: {GRACE}}}")
     (servo.path / "faults").mkdir()
     for name, fault in faults.items():
@@ -149,105 +171,83 @@ def _fill(servo: ServoDirectory, faults: dict[str, str]) -> None:
             (servo.path / "faults" / f"{name}.adjust.shape").write_text(f"{fault}\n", encoding="ascii")
 
 
-def _converse(
-    process: subprocess.Popen[bytes], servo: ServoDirectory, sample: Sample, calamity: str | None, line: int
+def converse(
+    process: subprocess.Popen[bytes],
+    servo: ServoDirectory,
+    observation: Observation,
+    interruption: str,
+    interrupted_line: int,
 ) -> list[bytes]:
-    """Be the agent; bring the calamity about at that line."""
+    """Send the request, read all output and interrupt servo-agg after that line; return the lines."""
     stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-    stdin.write(json.dumps(servo.request(*(f"{name}.cpu" for name in DRIVERS))).encode())
-    stdin.close()
+    with stdin:
+        stdin.write(json.dumps(servo.request(*(f"{name}.cpu" for name in DRIVERS))).encode())
     lines = []
-    for text in stdout:
-        lines.append(text)
-        sample.take(process.pid)
-        if len(lines) == line and calamity == "closed":
-            break
-        if len(lines) == line and calamity is not None:
-            process.send_signal(signal.Signals[calamity])
-    stdout.close()
+    with stdout:
+        for line in stdout:
+            lines.append(line)
+            observation.update(process.pid)
+            if len(lines) == interrupted_line and interruption == "closed stdout":
+                break
+            if len(lines) == interrupted_line and interruption:
+                process.send_signal(signal.Signals[interruption])
     return lines
 
 
-def _judge(totals: Totals, what: str, lines: Sequence[bytes], wanted: int | None) -> None:
-    messages = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    finals = [message for message in messages if "progress" not in message]
-    if len(finals) > 1 or (wanted and (not finals or messages[-1] is not finals[-1])):
-        totals.answers.append(f"{what}: {len(finals)} final objects")
+def remaining(marked: Marked, init: Init, services: set[int], deadline: float) -> dict[int, str]:
+    """Return pid and command line of the processes of a run, except services, that outlive the deadline."""
+    scans_without_processes = 0
 
-
-def _count_leftovers(
-    totals: Totals,
-    what: str,
-    marked: Marked,
-    init: Init,
-    services: set[int],
-    code: int,
-    sample: Sample,
-) -> None:
-    quiet = 0
-
-    def nothing() -> bool:
-        # The environment of a process looks empty for an instant while it executes another program.
-        nonlocal quiet
+    def all_gone() -> bool:
+        # While a process executes another program, its environment looks empty for a moment: scan twice.
+        nonlocal scans_without_processes
         init.reap()
-        quiet = 0 if set(marked.living()) - services else quiet + 1
-        return quiet > 1
+        scans_without_processes = 0 if marked.living().keys() - services else scans_without_processes + 1
+        return scans_without_processes > 1
 
     try:
-        wait_until(nothing, GRACE + GUARDED if code < 0 else LAST_BREATH, "end of all")
+        wait_until(all_gone, deadline, "end of all processes")
     except DeadlineError:
-        totals.survivors.append(f"{what}: {marked.living()}")
-    zombies = [known for known in sample.ours if known.there and known.pid not in services]
-    totals.zombies += [f"{what}: {known}" for known in zombies]
-    marked.kill()
-    init.reap()
+        return {pid: command for pid, command in marked.living().items() if pid not in services}
+    return {}
 
 
 def report(totals: Totals, seconds: float) -> str:
-    """Give the table."""
-    codes = ", ".join(f"{count} x {code}" for code, count in sorted(totals.codes.items()))
-    lines = [f"{'runs':<22}{totals.runs} in {seconds:.0f} s", f"{'exit statuses':<22}{codes}"]
+    """Return the report as lines of text."""
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(totals.exit_statuses.items()))
+    lines = [f"{'runs':<24}{totals.runs} in {seconds:.0f} s", f"{'exit statuses':<24}{statuses}"]
     for name, found in (
         ("runs with survivors", totals.survivors),
         ("zombies", totals.zombies),
-        ("runs without 1 answer", totals.answers),
+        ("wrong final objects", totals.wrong_finals),
     ):
-        lines += [f"{name:<22}{len(found)}", *(f"    {line[:300]}" for line in found[:10])]
-    for name, unit, values in (
-        ("peak memory", " KiB", totals.memory),
-        ("open descriptors", "", totals.descriptors),
-    ):
+        lines += [f"{name:<24}{len(found)}", *(f"    {line[:300]}" for line in found[:10])]
+    for name, values in (("peak memory, KiB", totals.memory), ("open descriptors", totals.descriptors)):
+        slope = np.polyfit(range(len(values)), values, 1)[0] if len(values) > 1 else 0
         lines.append(
-            f"{name:<22}{min(values)} .. {statistics.median(values):g} .. {max(values)}{unit}"
-            f" (least, median, most); {100 * slope(values):+.2f} per 100 runs"
+            f"{name:<24}{min(values)}, median {statistics.median(values):g}, {max(values)};"
+            f" {100 * slope:+.2f} in 100 runs"
         )
     return "\n".join(lines)
 
 
-def slope(values: Sequence[int]) -> float:
-    """Give by how much the values grow from one to the next, by least squares."""
-    middle = (len(values) - 1) / 2
-    spread = sum((at - middle) ** 2 for at in range(len(values)))
-    return sum((at - middle) * value for at, value in enumerate(values)) / spread if spread else 0.0
-
-
 def main() -> int:
-    """Run as the arguments say; the exit status tells whether anything was found."""
+    """Run as the arguments say; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=3600, help="begin no run after that many")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=3600, help="start no run after these seconds")
+    parser.add_argument("--seed", type=int, default=1, help="of the random generator")
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)  # noqa: S311 - no secret
+    generator = random.Random(arguments.seed)  # noqa: S311 - not used for security
     totals = Totals()
     started = time.monotonic()
     with Init() as init:
         while totals.runs < arguments.runs and time.monotonic() - started < arguments.seconds:
-            one_run(chance, init, totals)
-    sys.stdout.write(report(totals, time.monotonic() - started) + "\n")
-    return 0 if totals.flawless else 1
+            run_once(generator, init, totals)
+    print(report(totals, time.monotonic() - started))
+    return 0 if totals.clean else 1
 
 
 if __name__ == "__main__":
