@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.processes import no_process_left
-from tests.servo import ServoDirectory
+from tests.support.processes import no_process_left
+from tests.support.servo import ServoDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

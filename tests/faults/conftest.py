@@ -1,4 +1,4 @@
-"""Repetition of the cells, load while they are repeated, and an init that reaps what we orphan."""
+"""Repetition of the cells, load during the repetition, and an init that reaps orphans."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 #!/bin/sh
 # A driver that misbehaves as a test wants. In the servo directory, for phase PHASE (info, query, adjust) of NAME:
-#   faults/NAME.PHASE.shape    what it is, a word of the `case` below; without that file it is good
-#   faults/NAME.PHASE.gate     a FIFO: when all its processes are there, it waits until a line comes through it
-#   faults/NAME.PHASE.patient  it notes SIGTERM in faults/NAME.PHASE.grace and goes on
-#   faults/flood, faults/bulk  an adjust says 2 MB of progress, or has 300 kB in its reply
-# It leaves in faults/NAME.PHASE.asked that it was started, in .leader its pid, in .service the pid of what it
-# means to leave, in .reached that it waits.
+#   faults/NAME.PHASE.shape    what it does, a word of the `case` below; without that file it behaves well
+#   faults/NAME.PHASE.gate     a FIFO: when all its processes exist, it waits until a line comes through it
+#   faults/NAME.PHASE.patient  it records SIGTERM in faults/NAME.PHASE.grace and goes on
+#   faults/flood, faults/bulk  an adjust prints 2 MB of progress, or has 300 kB in its reply
+# It writes faults/NAME.PHASE.asked when it was started, its pid to .leader, the pid of a service that it leaves
+# on purpose to .service, and .reached when it waits.
 
 name=${0##*/}
 case ${1-} in
@@ -37,7 +37,7 @@ answer() {
     esac
 }
 
-up() { # waits until a descendant has made the file
+await_file() { # waits until a descendant has written the file
     until [ -s "$1" ]; do sleep 0.01; done
 }
 
@@ -54,10 +54,10 @@ hold() {
 
 tree() { # three descendants
     sh -c 'sleep 600 & sleep 600 & echo >"$0.up"; wait' "$at" &
-    up "$at.up"
+    await_file "$at.up"
 }
 
-end_group() { # a good driver leaves nothing
+end_group() { # a good driver leaves no process
     trap '' TERM
     kill -TERM 0
     wait
@@ -68,12 +68,12 @@ nest() { # DEPTH
     wait
 }
 
-hop() { # TIMES; goes on as another process, again and again
+hop() { # TIMES; continues as another process each time
     sleep 0.01
     if [ "$1" -gt 0 ]; then hop $(($1 - 1)) & fi
 }
 
-spawn() { # TIMES; a child in a session of its own, again and again
+spawn() { # TIMES; a child in a session of its own each time
     times=$1
     while [ "$times" -gt 0 ]; do
         setsid sleep 600 &
@@ -90,12 +90,12 @@ flat() { # COUNT
     done
 }
 
-restore() { # what a driver must do before it ends, lest the application stay as it is now
-    sleep 5
+restore() { # what a driver must do before it ends, so that the application is not left half changed
+    sleep 2
     echo >"$at.restored"
 }
 
-deaf_to_signals() { trap '' TERM INT HUP; }
+ignore_signals() { trap '' TERM INT HUP; }
 
 case $shape in
 '') ;;
@@ -107,20 +107,20 @@ silent) tree; hold; wait ;;
 finishing) hold; restore ;;
 cancelable) trap 'echo >"$at.canceled"' USR1; hold; restore ;;
 tree | stopped) tree; hold; end_group ;;
-stubborn) deaf_to_signals; tree; hold; sleep 600 ;;
+stubborn) ignore_signals; tree; hold; sleep 600 ;;
 forking)
-    deaf_to_signals
-    # Not for ever, lest a failing test fill the machine.
+    ignore_signals
+    # Limited, so that a failing test does not fill the machine.
     hop 1000 &
     spawn 500 &
     hold
     sleep 600
     ;;
-wide) deaf_to_signals; flat 200; hold; sleep 600 ;;
-deep) deaf_to_signals; nest 200 & up "$at.up"; hold; sleep 600 ;;
+wide) ignore_signals; flat 200; hold; sleep 600 ;;
+deep) ignore_signals; nest 200 & await_file "$at.up"; hold; sleep 600 ;;
 session)
     setsid sh -c 'setsid sleep 600 & echo >"$0.up"; wait' "$at" &
-    up "$at.up"
+    await_file "$at.up"
     hold
     sleep 600
     ;;
@@ -140,7 +140,7 @@ group) echo $$ >"$at.leader"; flat 3; kill -KILL 0 ;;
 parent-KILL | parent-TERM) tree; hold; kill -"${shape#*-}" $PPID; sleep 600 ;;
 daemon)
     sh -c 'setsid sh -c "echo \$\$ >\"\$0.service\"; exec sleep 600" "$0" &' "$at"
-    up "$at.service"
+    await_file "$at.service"
     hold
     ;;
 *) echo "no such shape: $shape" >&2; exit 2 ;;

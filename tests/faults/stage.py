@@ -1,7 +1,7 @@
-"""Where faults happen: a servo directory of misbehaving drivers, an agent, an init, and what is seen of all.
+"""The stage of a fault: a servo directory of badly behaved drivers, an agent, an init, and their state.
 
-Nothing here happens "after a while": a driver says through a file that it has come to the point, and waits at
-a FIFO; the program is halted at a place of its own by an audit hook (halt/sitecustomize.py).
+Nothing here depends on time: a driver reports through a file that it has reached the point in question, and
+waits at a FIFO; an audit hook (halt/sitecustomize.py) halts the program at a place in its own code.
 """
 
 from __future__ import annotations
@@ -17,9 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.agent import Agent, Running
-from tests.processes import MARK, DeadlineError, Marked, wait_until
-from tests.servo import ServoDirectory
+from servo_agg.lock import LOCK_FILE
+from tests.support.agent import Agent, Running
+from tests.support.processes import (
+    MARK,
+    DeadlineError,
+    Marked,
+    ProcessId,
+    blocked_on_write,
+    children,
+    start_time,
+    state,
+    wait_until,
+)
+from tests.support.servo import ServoDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -33,70 +44,24 @@ FIRST, SECOND = "01first", "02second"
 NAMES = (FIRST, SECOND)
 
 GRACE = 0.3
-"""Seconds of `grace`, where the cell does not say otherwise."""
+"""Seconds of `grace`, unless the cell sets another."""
 
-PATIENCE = 20.0
+STEP_TIMEOUT = 30.0
 """Seconds after which a step of a cell has failed."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-@dataclass(frozen=True)
-class Known:
-    """A process that is not mistaken for a later one with its pid."""
-
-    pid: int
-    born: str
-
-    @property
-    def there(self) -> bool:
-        """Whether it exists, be it as a zombie."""
-        return self.born != "" and born(self.pid) == self.born
-
-
 def allowed(seconds: float) -> float:
-    """Return the seconds that a promise gets here: it is one of a machine that is not overloaded."""
-    # The mean of a minute lags behind, and who is runnable at this instant is chance; hence the least of 2.
+    """Return the seconds that a promise has here, more than on a machine that is not overloaded."""
+    # The mean of a minute lags behind, and the runnable processes of an instant vary; hence at least 2.
     words = Path("/proc/loadavg").read_text(encoding="ascii").split()
     load = max(float(words[0]), float(words[3].partition("/")[0]))
     return seconds * min(5.0, max(2.0, load / (os.cpu_count() or 1)))
 
 
-def stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on, none when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
-
-
-def state(pid: int) -> str:
-    """Return the letter of its state, "" when there is no such process."""
-    return "".join(stat(pid)[:1])
-
-
-def born(pid: int) -> str:
-    """Return when it was started, "" when there is no such process."""
-    return "".join(stat(pid)[19:20])
-
-
-def children(parent: int) -> list[int]:
-    """Return the children of `parent`, zombies too."""
-    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [pid for pid in pids if stat(pid)[1:2] == [str(parent)]]
-
-
-def blocked(pid: int) -> bool:
-    """Whether a thread of `pid` hangs in a write to a pipe."""
-    with contextlib.suppress(OSError):
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return any("pipe_write" in (task / "wchan").read_text(encoding="ascii") for task in tasks)
-    return False
-
-
 class Init:
-    """What makes of this process an init: orphans become its children, and it reaps them when asked to."""
+    """Makes this process an init: orphans become its children, which `reap` reaps."""
 
     def __enter__(self) -> Self:
         self._adopt(1)
@@ -107,7 +72,7 @@ class Init:
         self.reap()
 
     def reap(self, sparing: Iterable[int] = ()) -> None:
-        """Reap all dead children, but for those that somebody else waits for."""
+        """Reap all dead children, except those that somebody else waits for."""
         for pid in set(children(os.getpid())) - set(sparing):
             if state(pid) == "Z":
                 with contextlib.suppress(ChildProcessError):
@@ -119,32 +84,32 @@ class Init:
             raise OSError(ctypes.get_errno(), "prctl")
 
 
-class _Brisk(Agent):
-    """An agent that does not ask `--info` first: that is another run, and no concern of ours."""
+class _AgentWithoutInfo(Agent):
+    """An agent that does not call `--info` first, which is a run of its own."""
 
-    def info(self, app: str, *, deadline: float = PATIENCE) -> dict[str, Any]:  # noqa: ARG002 - as inherited
+    def info(self, app: str, *, deadline: float = STEP_TIMEOUT) -> dict[str, Any]:  # noqa: ARG002 - as inherited
         return {"has_cancel": True}
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a run has ended."""
+class RunResult:
+    """The result of a run."""
 
     code: int
     finals: list[dict[str, Any]]
-    """The lines of stdout that were whole and no progress."""
+    """The complete lines of stdout that were not progress."""
     seconds: float
-    """From the last deed to the exit."""
+    """From the last action of the test to the exit."""
 
     @property
-    def said(self) -> tuple[object, object]:
+    def status_and_reason(self) -> tuple[object, object]:
         """Status and reason of the final object."""
         (final,) = self.finals
         return final.get("status"), final.get("reason")
 
 
 class Stage:
-    """One run of an adjust, the drivers 01first and 02second, and all that can be done to it."""
+    """One run of an adjust with the drivers 01first and 02second, and all that a test does to it."""
 
     def __init__(self, parent: Path, init: Init) -> None:
         self.servo = ServoDirectory(parent)
@@ -156,9 +121,9 @@ class Stage:
         self._gates: dict[str, int] = {}
         self._lock: int | None = None
         self._running: Running | None = None
-        self._struck = 0.0
-        self.family: list[Known] = []
-        self.ours: list[Known] = []
+        self._acted_at = 0.0
+        self.all_processes: list[ProcessId] = []
+        self.our_children: list[ProcessId] = []
         for name in NAMES:
             self.servo.add_script(name, DRIVER)
 
@@ -180,14 +145,16 @@ class Stage:
         """Configure the seconds from SIGTERM to SIGKILL."""
         self.servo.configure(f"agg: {{grace: {seconds}}}")
 
-    def shape(self, name: str, phase: str, shape: str, *, gate: bool = True, patient: bool = False) -> None:
-        """Say what a driver is in a phase: see driver.sh."""
+    def shape(
+        self, name: str, phase: str, shape: str, *, gate: bool = True, survives_sigterm: bool = False
+    ) -> None:
+        """Set what a driver does in a phase: see driver.sh."""
         at = f"{name}.{phase}"
         (self._faults / f"{at}.shape").write_text(f"{shape}\n", encoding="ascii")
         if gate:
             self._make_gate(f"{at}.gate")
-        if patient:
-            self.note(f"{at}.patient")
+        if survives_sigterm:
+            self.set_mark(f"{at}.patient")
 
     def halt(self, place: str) -> None:
         """Halt the program at a place: see halt/sitecustomize.py."""
@@ -196,19 +163,19 @@ class Stage:
 
     def lock(self) -> None:
         """Hold the lock of the servo directory, as another adjust would."""
-        self._lock = os.open(self.servo.path, os.O_RDONLY)
+        self._lock = os.open(self.servo.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def note(self, mark: str) -> None:
+    def set_mark(self, mark: str) -> None:
         """Make the file faults/MARK."""
         (self._faults / mark).touch()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start the adjust."""
-        agent = _Brisk(self.servo.path, env={**self.servo.env, **self.env})
+        agent = _AgentWithoutInfo(self.servo.path, env={**self.servo.env, **self.env})
         request: Mapping[str, Any] = self.servo.request(*(f"{name}.cpu" for name in NAMES))
         self._running = agent.start_adjust("app", request, reader="block")
-        self._struck = time.monotonic()
+        self._acted_at = time.monotonic()
 
     # During the run.
 
@@ -224,96 +191,100 @@ class Stage:
         return self.running.operation.returncode is not None
 
     def await_mark(self, mark: str) -> str:
-        """Wait until there is something in the file faults/MARK; give that."""
+        """Wait until the file faults/MARK is not empty; return its content."""
         path = self._faults / mark
 
-        def made() -> bool:
+        def is_set() -> bool:
             return path.exists() and path.stat().st_size > 0
 
-        wait_until(lambda: made() or self.exited, PATIENCE, f"faults/{mark}")
-        assert made(), f"the program ended before faults/{mark}: {self.running.operation.told()}"
+        wait_until(lambda: is_set() or self.exited, STEP_TIMEOUT, f"faults/{mark}")
+        assert is_set(), f"the program ended before faults/{mark}: {self.running.operation.summary()}"
         return path.read_text(encoding="ascii").strip()
 
     def await_driver(self, name: str, phase: str) -> None:
-        """Wait until a driver and all its processes are there, and it waits at its gate."""
+        """Wait until a driver and all its processes exist, and it waits at its gate."""
         self.await_mark(f"{name}.{phase}.reached")
         if (self._faults / f"{name}.{phase}.shape").read_text(encoding="ascii") == "stopped\n":
             leader = int(self.await_mark(f"{name}.{phase}.leader"))
-            wait_until(lambda: state(leader) == "T", PATIENCE, "stop of the leader")
+            wait_until(lambda: state(leader) == "T", STEP_TIMEOUT, "stop of the leader")
 
     def await_asked(self, name: str) -> None:
         """Wait until a driver has been asked whether it can be cancelled."""
         path = self._faults / f"{name}.info.asked"
-        wait_until(path.exists, PATIENCE, f"{name} --info")
+        wait_until(path.exists, STEP_TIMEOUT, f"{name} --info")
 
     def await_blocked(self) -> None:
         """Wait until the program's stdout is full, or it has ended."""
-        wait_until(lambda: blocked(self.running.pid) or self.exited, PATIENCE, "our stdout being full")
+        wait_until(lambda: blocked_on_write(self.running.pid) or self.exited, STEP_TIMEOUT, "a full stdout")
 
-    def look(self) -> None:
-        """Take down who is there. None of our children may be a zombie."""
-        us = self.running.pid
+    def record_processes(self) -> None:
+        """Record which processes exist. No child of the program may be a zombie."""
+        program = self.running.pid
         wait_until(
-            lambda: not [pid for pid in children(us) if state(pid) == "Z"], PATIENCE, "reaping by the program"
+            lambda: not [pid for pid in children(program) if state(pid) == "Z"],
+            STEP_TIMEOUT,
+            "reaping by the program",
         )
-        self.ours = [Known(pid, born(pid)) for pid in children(us)]
-        self.family = [Known(pid, born(pid)) for pid in self.marked.living() if pid != us]
-        self._struck = time.monotonic()
+        self.our_children = [ProcessId(pid, start_time(pid)) for pid in children(program)]
+        self.all_processes = [
+            ProcessId(pid, start_time(pid)) for pid in self.marked.living() if pid != program
+        ]
+        self._acted_at = time.monotonic()
 
     def send(self, number: int) -> None:
         """Send the program a signal."""
-        self._struck = time.monotonic()
+        self._acted_at = time.monotonic()
         self.running.send_signal(number)
 
     def pause(self) -> None:
         """Stop the program by SIGSTOP."""
         self.send(signal.SIGSTOP)
-        wait_until(lambda: state(self.running.pid) == "T", PATIENCE, "our stop")
+        wait_until(lambda: state(self.running.pid) == "T", STEP_TIMEOUT, "the stop of the program")
 
-    def go_on(self) -> None:
+    def resume_program(self) -> None:
         """Let the program go on from where it was halted."""
         self._open_gate("halt")
-        self._struck = time.monotonic()
+        self._acted_at = time.monotonic()
 
     def release(self) -> None:
-        """Let all go on: the program, the drivers, and whoever waits for the lock."""
+        """Let all go on: the program, the drivers, and what waits for the lock."""
         self.unlock()
         for gate in self._gates:
             self._open_gate(gate)
-        self._struck = time.monotonic()
+        self._acted_at = time.monotonic()
 
     def unlock(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     # After it.
 
-    def end(self) -> Ended:
-        """Wait for the exit, and read what is left to be read."""
-        wait_until(lambda: self.exited, PATIENCE, f"our exit: {self.running.operation.told()}")
-        seconds = time.monotonic() - self._struck
+    def end(self) -> RunResult:
+        """Wait for the exit, and read the rest of the output."""
+        wait_until(lambda: self.exited, STEP_TIMEOUT, f"exit: {self.running.operation.summary()}")
+        seconds = time.monotonic() - self._acted_at
         self.running.resume_reading()
-        operation = self.running.finish(PATIENCE)
+        operation = self.running.finish(STEP_TIMEOUT)
         whole = [line for _, line in operation.lines if line.endswith(b"\n")]
         messages = [json.loads(line) for line in whole]
         finals = [message for message in messages if "progress" not in message]
         if finals:
-            assert messages[-1] is finals[-1], operation.told()
-        return Ended(operation.wait(), finals, seconds)
+            assert messages[-1] is finals[-1], operation.summary()
+        return RunResult(operation.wait(), finals, seconds)
 
     def services(self) -> set[int]:
-        """Return the pids of what drivers meant to leave."""
+        """Return the pids of the services that drivers left on purpose."""
         return {int(path.read_text(encoding="ascii")) for path in self._faults.glob("*.service")}
 
     def survivors(self) -> dict[int, str]:
-        """Return what of the run is alive, with command lines."""
+        """Return the living processes of the run, with command lines."""
         self._reap()
         return self.marked.living()
 
     def await_nothing(self, deadline: float, what: str, *, sparing: Collection[int] = ()) -> None:
-        """Wait until nothing of the run is alive, but for some processes."""
+        """Wait until no process of the run is alive, except those in `sparing`."""
         quiet = 0
 
         def nothing() -> bool:
@@ -327,23 +298,23 @@ class Stage:
         except DeadlineError as error:
             raise DeadlineError(f"{error}: {self.survivors()}") from None
 
-    def zombies(self, known: Iterable[Known], *, sparing: Collection[int] = ()) -> list[Known]:
-        """Return which of the known processes still exist, after an init has reaped its own."""
+    def remaining(self, processes: Iterable[ProcessId], *, sparing: Collection[int] = ()) -> list[ProcessId]:
+        """Return which of the processes still exist, as zombies too, after the init has reaped its own."""
         self._reap()
-        return [process for process in known if process.there and process.pid not in sparing]
+        return [process for process in processes if process.exists and process.pid not in sparing]
 
     def _reap(self) -> None:
         self._init.reap([] if self._running is None else [self._running.pid])
 
     def end_services(self) -> None:
-        """End what drivers have left."""
+        """End the services that drivers have left."""
         for pid in self.services() & set(self.marked.living()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def _make_gate(self, name: str) -> None:
         os.mkfifo(self._faults / name)
-        # Open for reading too: nobody's open waits, and what is written waits for who comes.
+        # Open for reading too: no open blocks, and what is written waits for the reader.
         self._gates[name] = os.open(self._faults / name, os.O_RDWR)
 
     def _open_gate(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """The table of faults and moments, and what SPEC 5, 9 and 10 promise for each cell.
 
-A fault that is a driver's own has only the moments at which that driver lives. At the end stands which cells
-run always; the others run with --full.
+A fault caused by a driver has only the moments at which that driver runs. QUICK, at the end, lists the cells
+that always run; the others run with --full.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from tests.faults.stage import Stage
 
 
-class Verdict(NamedTuple):
-    """What is to come of a cell."""
+class Expected(NamedTuple):
+    """The result that a cell must have."""
 
     code: int
-    said: tuple[str, str] | None
-    """Status and reason of the one final object; None: stdout could not take one, or we were killed."""
+    status_and_reason: tuple[str, str] | None
+    """Of the one final object; None: stdout could not take one, or we were killed."""
 
 
-OK = Verdict(0, ("ok", "success"))
-TERMINATED = Verdict(128 + signal.SIGTERM, ("terminated", "SIGTERM"))
-KILLED = Verdict(-signal.SIGKILL, None)
-TIMED_OUT = Verdict(1, ("failed", "timeout"))
-AGENT_GONE = Verdict(1, None)
+OK = Expected(0, ("ok", "success"))
+TERMINATED = Expected(128 + signal.SIGTERM, ("terminated", "SIGTERM"))
+KILLED = Expected(-signal.SIGKILL, None)
+TIMED_OUT = Expected(1, ("failed", "timeout"))
+AGENT_GONE = Expected(1, None)
 
 
 # Moments.
@@ -41,12 +41,12 @@ AGENT_GONE = Verdict(1, None)
 
 @dataclass(frozen=True)
 class Moment:
-    """When it happens. `reach` returns when the moment has come."""
+    """When a fault happens. `reach` returns when the moment has come."""
 
     name: str
     reach: Callable[[Stage], None]
     gates: tuple[tuple[str, str], ...]
-    """Drivers, each with its phase, that wait there if they come so far."""
+    """Drivers, each with its phase, that wait there if they get so far."""
     halt: str = ""
     """Where the program itself is halted: see halt/sitecustomize.py."""
     adjusting: str | None = None
@@ -59,7 +59,7 @@ def _halted(stage: Stage) -> None:
 
 def _waiting_for_the_lock(stage: Stage) -> None:
     stage.await_mark("halt.reached")
-    stage.go_on()
+    stage.resume_program()
 
 
 def _querying(stage: Stage) -> None:
@@ -80,17 +80,17 @@ def _in_the_grace(stage: Stage) -> None:
     stage.await_driver(FIRST, "adjust")
     stage.send(signal.SIGTERM)
     stage.await_mark(f"{FIRST}.adjust.grace")
-    # Not waited for: what comes within a tenth of a second of the first signal is no second one. That time
-    # runs from when the program has read the signal, however late; the driver has heard of it after that.
+    # A signal within 0.1 s of the first one is not a second one. That time starts when the program reads the
+    # signal, before the driver gets its SIGTERM, so that there is no event to wait for.
     time.sleep(0.12)
 
 
 def _writing_the_final_object(stage: Stage) -> None:
-    stage.note("bulk")
+    stage.set_mark("bulk")
     stage.await_driver(SECOND, "adjust")
     stage.running.stop_reading()
     stage.release()
-    # All the progress would have room in the pipe: what blocks is the final object.
+    # The progress fits into the pipe: it is the final object that blocks.
     stage.await_blocked()
 
 
@@ -130,30 +130,30 @@ MOMENTS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the moment, and what is promised then."""
+    """What happens at the moment, and what is promised for it."""
 
     name: str
-    strike: Callable[[Stage, Moment], None]
-    verdict: Callable[[Moment], Verdict]
+    inject: Callable[[Stage, Moment], None]
+    expected: Callable[[Moment], Expected]
     silence: bool = False
-    """Whether it is the driver's own silence, for longer than OPTUNE_IO_TIMEOUT allows."""
+    """Whether the driver is silent for longer than OPTUNE_IO_TIMEOUT allows."""
 
     @property
-    def kills_us(self) -> bool:
-        """Whether the guardian has to see to the drivers."""
-        return self.verdict(FIRST_ADJUST) == KILLED
+    def kills_program(self) -> bool:
+        """Whether the watchdog has to stop the drivers."""
+        return self.expected(FIRST_ADJUST) == KILLED
 
 
 def _signal(number: int, stage: Stage, _: Moment) -> None:
     stage.send(number)
-    stage.go_on()
+    stage.resume_program()
 
 
 def _cancel(stage: Stage, moment: Moment) -> None:
     stage.send(signal.SIGUSR1)
-    stage.go_on()
+    stage.resume_program()
     if moment.adjusting:
-        # It says that it cannot be cancelled, and so it may finish.
+        # It replies that it cannot be cancelled, so it may finish.
         stage.await_asked(moment.adjusting)
     if moment.adjusting or moment in {GRACE, FINAL}:
         stage.release()
@@ -177,22 +177,22 @@ def _leave(stage: Stage, moment: Moment, *, dying: bool) -> None:
         stage.running.close_pipes()
     else:
         stage.running.close_stdout()
-    stage.go_on()
+    stage.resume_program()
     if moment.adjusting:
-        # Like a cancel: the driver may finish, or ends when it has been told.
+        # As on a cancel, the driver may finish, or ends when it gets the signal.
         stage.await_asked(moment.adjusting)
     if moment.adjusting or moment is GRACE:
         stage.release()
 
 
 def _stop_reading(stage: Stage) -> None:
-    stage.note("flood")
+    stage.set_mark("flood")
     stage.running.stop_reading()
     stage.release()
     stage.await_blocked()
 
 
-def _read_no_more(stage: Stage, _: Moment) -> None:
+def _never_read_again(stage: Stage, _: Moment) -> None:
     _stop_reading(stage)
     stage.send(signal.SIGTERM)
 
@@ -206,18 +206,18 @@ def _nothing(_stage: Stage, _: Moment) -> None:
     return
 
 
-def _unless(verdict: Verdict, *, grace: Verdict, final: Verdict) -> Callable[[Moment], Verdict]:
-    return lambda moment: grace if moment is GRACE else final if moment is FINAL else verdict
+def _unless(expected: Expected, *, grace: Expected, final: Expected) -> Callable[[Moment], Expected]:
+    return lambda moment: grace if moment is GRACE else final if moment is FINAL else expected
 
 
-def _always(verdict: Verdict) -> Callable[[Moment], Verdict]:
-    return lambda _: verdict
+def _always(expected: Expected) -> Callable[[Moment], Expected]:
+    return lambda _: expected
 
 
 def _ending(number: signal.Signals) -> Fault:
-    verdict = Verdict(128 + number, ("terminated", number.name))
+    expected = Expected(128 + number, ("terminated", number.name))
     # In the grace of a first signal a second one only ends that grace.
-    promised = _unless(verdict, grace=TERMINATED, final=Verdict(verdict.code, None))
+    promised = _unless(expected, grace=TERMINATED, final=Expected(expected.code, None))
     return Fault(number.name, functools.partial(_signal, number), promised)
 
 
@@ -225,17 +225,17 @@ SIGTERM = _ending(signal.SIGTERM)
 SIGKILL = Fault("SIGKILL", functools.partial(_signal, signal.SIGKILL), _always(KILLED))
 TIMEOUT = Fault("timeout", _nothing, _always(TIMED_OUT), silence=True)
 
-_unheard = Verdict(TERMINATED.code, None)
-_gone = _unless(AGENT_GONE, grace=_unheard, final=AGENT_GONE)
-_canceled = Verdict(1, ("canceled", "SIGUSR1"))
+_no_answer = Expected(TERMINATED.code, None)
+_gone = _unless(AGENT_GONE, grace=_no_answer, final=AGENT_GONE)
+_canceled = Expected(1, ("canceled", "SIGUSR1"))
 
 LOSSES = (
     Fault("agent-closes-stdout", functools.partial(_leave, dying=False), _gone),
     Fault("agent-dies", functools.partial(_leave, dying=True), _gone),
 )
-"""How we can lose the agent."""
+"""Ways to lose the agent."""
 
-DONE_TO_US = (
+EXTERNAL_FAULTS = (
     SIGTERM,
     _ending(signal.SIGINT),
     _ending(signal.SIGHUP),
@@ -244,8 +244,8 @@ DONE_TO_US = (
     Fault("SIGSTOP-SIGKILL", _stop_and_kill, _always(KILLED)),
     Fault("SIGSTOP-SIGCONT", _stop_and_continue, _unless(OK, grace=TERMINATED, final=OK)),
     *LOSSES,
-    Fault("agent-reads-no-more", _read_no_more, _always(_unheard)),
-    Fault("agent-reads-late", _read_late, _unless(OK, grace=_unheard, final=OK)),
+    Fault("agent-never-reads-again", _never_read_again, _always(_no_answer)),
+    Fault("agent-reads-late", _read_late, _unless(OK, grace=_no_answer, final=OK)),
 )
 
 SHAPES = (
@@ -261,23 +261,23 @@ SHAPES = (
     "closer",
     "daemon",
 )
-"""What a driver can be while somebody else ends the run: see driver.sh."""
+"""What drivers do while the run is ended from outside: see driver.sh."""
 
 RESTORING = ("finishing", "cancelable")
-"""Drivers that must not be cut short when the agent is lost: see driver.sh."""
+"""Drivers that must not be stopped early when the agent is lost: see driver.sh."""
 
-RESTORE = 5.0
-"""Seconds that these take to leave the application as it must be."""
+RESTORE = 2.0
+"""Seconds that these take to restore the application."""
 
-DEEDS = {
-    "group": Verdict(1, ("failed", "signal")),
+DRIVER_FAULTS = {
+    "group": Expected(1, ("failed", "signal")),
     "parent-KILL": KILLED,
     "parent-TERM": TERMINATED,
     "holder": OK,
     "closer": OK,
     "daemon": OK,
 }
-"""What a driver does to itself and to us, and what comes of it."""
+"""What a driver does to itself and to the program, and the expected result."""
 
 
 # Cells.
@@ -285,41 +285,41 @@ DEEDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A fault at a moment, and what the driver is that waits there."""
+    """A fault at a moment, and the shape of the driver that waits there."""
 
     fault: Fault
     moment: Moment
     shape: str
-    deed: bool = False
-    """The driver itself does it as soon as it is there; nobody waits for anybody."""
+    by_driver: bool = False
+    """Whether the driver causes the fault itself, as soon as it runs."""
 
     @property
     def name(self) -> str:
-        """What the cell is called by pytest."""
+        """Its name for pytest."""
         return f"{self.shape}-{self.fault.name}-{self.moment.name}"
 
     @property
-    def verdict(self) -> Verdict:
-        """What is to come of it."""
-        return self.fault.verdict(self.moment)
+    def expected(self) -> Expected:
+        """The result that it must have."""
+        return self.fault.expected(self.moment)
 
     @property
     def grace(self) -> float:
-        """The grace to configure: one that nobody can wait for where the fault is to cut it short."""
+        """The grace to configure: very long where the fault must end it early."""
         if self.moment is not GRACE:
             return 0.3
-        return 4.0 if self.fault.kills_us else 600.0
+        return 4.0 if self.fault.kills_program else 600.0
 
     @property
     def io_timeout(self) -> int | None:
-        """OPTUNE_IO_TIMEOUT, if it is to matter: long enough for the driver to become what it is to be."""
+        """OPTUNE_IO_TIMEOUT, where it matters: long enough for the driver to start its processes."""
         if not self.fault.silence:
             return None
         return 10 if self.shape in {"wide", "deep"} else 4
 
     @property
     def seconds(self) -> float:
-        """How long it may take, besides what we need ourselves."""
+        """How long it may take, besides what the program needs itself."""
         if self.shape in RESTORING:
             return RESTORE
         # A timeout: the silence of T - 1, and the short grace.
@@ -327,14 +327,14 @@ class Cell:
 
     @property
     def finishes(self) -> bool:
-        """Whether the driver is let go on, though we do not exit with 0."""
-        polite = self.fault.name == "SIGUSR1" or self.fault in LOSSES
-        return self.moment is FINAL or (polite and self.moment.adjusting is not None)
+        """Whether the driver may finish, though the exit status is not 0."""
+        waits_for_driver = self.fault.name == "SIGUSR1" or self.fault in LOSSES
+        return self.moment is FINAL or (waits_for_driver and self.moment.adjusting is not None)
 
 
 def cells() -> Iterator[Cell]:
-    """Give all cells of the table."""
-    for fault, moment in product(DONE_TO_US, MOMENTS):
+    """Return all cells of the table."""
+    for fault, moment in product(EXTERNAL_FAULTS, MOMENTS):
         yield Cell(fault, moment, "tree")
     for shape in SHAPES:
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST, GRACE):
@@ -345,18 +345,19 @@ def cells() -> Iterator[Cell]:
             yield Cell(TIMEOUT, moment, shape)
     for shape, fault, moment in product(RESTORING, LOSSES, (FIRST_ADJUST, SECOND_ADJUST)):
         yield Cell(fault, moment, shape)
-    for shape, verdict in DEEDS.items():
+    for shape, expected in DRIVER_FAULTS.items():
         for moment in (QUERY, FIRST_ADJUST, SECOND_ADJUST):
-            yield Cell(Fault("deed", _nothing, _always(verdict)), moment, shape, deed=True)
+            yield Cell(Fault("self", _nothing, _always(expected)), moment, shape, by_driver=True)
 
 
 QUICK = {
     *(f"tree-SIGTERM-{moment.name}" for moment in MOMENTS),
-    *(f"tree-{fault.name}-first" for fault in DONE_TO_US),
+    *(f"tree-{fault.name}-first" for fault in EXTERNAL_FAULTS),
     *(f"tree-SIGKILL-{moment}" for moment in ("start", "query", "noting")),
-    *(f"{shape}-SIGTERM-first" for shape in ("stopped", "forking", "session", "orphan")),
+    *(f"{shape}-SIGTERM-first" for shape in ("stopped", "forking", "session", "orphan", "daemon")),
     "session-SIGKILL-first",
+    "stubborn-timeout-first",
     *(f"{shape}-agent-dies-first" for shape in RESTORING),
-    "parent-KILL-deed-first",
+    "parent-KILL-self-first",
 }
-"""The cells that run always."""
+"""The cells that run without --full."""

@@ -1,1 +1,1 @@
-"""Fuzzing: README.md tells how."""
+"""Fuzzing: see README.md."""

@@ -7,24 +7,24 @@ import atheris
 from tests.fuzz.engine import fuzz
 
 with atheris.instrument_imports(include=["servo_agg"]):
-    from servo_agg.protocol import Malformed, decode, encode
-    from tests.outputs import blocks_of, plain
-    from tests.test_decoder import by_the_contract, messages_of
+    from servo_agg.protocol.messages import Malformed, decode, encode
+    from tests.support.outputs import blocks_of, plain
+    from tests.unit.test_decoder import by_the_contract, messages_of
 
 
-def check(given: bytes) -> None:
-    """Read the bytes as SPEC 4 has it, in any blocks, and say again what was read."""
-    mode, size, stream = given[:1], (given[1:2] or b"\1")[0], given[2:]
+def check(data: bytes) -> None:
+    """Check that any blocks are decoded as SPEC 4 says, and that the messages can be encoded again."""
+    mode, size, stream = data[:1], (data[1:2] or b"\1")[0], data[2:]
     document = mode > b"\x7f"
     blocks = blocks_of(stream, range(0, len(stream), size or len(stream) + 1))
     found = messages_of(blocks, document=document)
     assert list(map(plain, found)) == by_the_contract(stream, document=document, unique=document)
     for message in found:
         if not isinstance(message, Malformed):
-            line = encode(message.content)
+            line = encode(message.body)
             assert line.isascii()
             assert line.find(b"\n") == len(line) - 1
-            assert plain(decode(line, unique=True)) == plain(message)
+            assert plain(decode(line, unique_keys=True)) == plain(message)
 
 
 if __name__ == "__main__":

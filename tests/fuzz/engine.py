@@ -1,4 +1,4 @@
-"""What the fuzzers share: their command line, and the run of atheris."""
+"""The command line of the fuzzers, and the run of atheris."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import TYPE_CHECKING
 
 import atheris
 
-from tests.outputs import RIGHT, TOKENS, WRONG
+from tests.support.outputs import INVALID, TOKENS, VALID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def fuzz(prepare: Callable[[Path], Callable[[bytes], None]], what: str) -> None:
-    """Give what `prepare` makes, in a fresh directory, one input after another, or the one asked for.
+def fuzz(prepare: Callable[[Path], Callable[[bytes], None]], description: str) -> None:
+    """Call the function that `prepare` returns, for a new directory, with many inputs or the one of --input.
 
-    What it raises is a finding. Then the directory stays, with the input in it; else it goes.
+    An exception is a finding: then the directory is kept, with the input in it.
     """
-    parser = argparse.ArgumentParser(description=what)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seconds", type=int, default=60, help="how long (default: %(default)s)")
-    parser.add_argument("--input", type=Path, help="a file with the one input to be tried")
-    asked = parser.parse_args()
-    if asked.input:
-        given = asked.input.read_bytes()
+    parser.add_argument("--input", type=Path, help="a file with the only input")
+    arguments = parser.parse_args()
+    if arguments.input:
+        given = arguments.input.read_bytes()
         with tempfile.TemporaryDirectory() as scratch:
             prepare(Path(scratch))(given)
         return
     place = Path(tempfile.mkdtemp(prefix="fuzz-"))
     corpus = place / "corpus"
     corpus.mkdir()
-    for number, line in enumerate(RIGHT + WRONG):
+    for number, line in enumerate(VALID + INVALID):
         # The first two bytes are not part of the output: see the fuzzers.
         (corpus / str(number)).write_bytes(bytes([number % 4, number]) + line + b"\n")
     words = place / "words"
     escaped = ("".join(f"\\x{byte:02x}" for byte in token) for token in TOKENS if len(token) < 100)
     words.write_text("".join(f'"{word}"\n' for word in escaped), encoding="ascii")
     options = [
-        f"-max_total_time={asked.seconds}",
+        f"-max_total_time={arguments.seconds}",
         "-max_len=4096",
         "-timeout=30",
         "-print_final_stats=1",
@@ -50,7 +50,7 @@ def fuzz(prepare: Callable[[Path], Callable[[bytes], None]], what: str) -> None:
         f"-artifact_prefix={place}/",
         str(corpus),
     ]
-    # The fuzzer never returns: a child does its work, and we clear up.
+    # The fuzzer never returns, so it runs in a child.
     child = os.fork()
     if child == 0:
         atheris.Setup([sys.argv[0], *options], prepare(place))

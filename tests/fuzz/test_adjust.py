@@ -1,8 +1,7 @@
-"""SPEC 4, 5: whatever a driver prints, in whatever operation, the agent gets one final object in time."""
+"""SPEC 4, 5: whatever a driver prints, in any phase, the agent gets exactly one final object."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from servo_agg.protocol import encode, parse
-from tests.outputs import streams
-from tests.servo import ServoDirectory
+from servo_agg.protocol.messages import encode, parse_object
+from tests.support.outputs import streams
+from tests.support.servo import ServoDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,17 +31,17 @@ if [ $fuzzed = $phase ]; then
 fi
 echo "$right"
 """
-"""Prints what is made up in the phase that is fuzzed, and what is right before it."""
+"""Prints the file `output` in the phase that is fuzzed, and a correct answer in the others."""
 
 PHASES = {"info": ["--info", "app"], "query": ["--query", "app"], "adjust": ["app"]}
 
 
 @pytest.fixture(scope="module")
-def asked() -> Iterator[ServoDirectory]:
+def servo() -> Iterator[ServoDirectory]:
     with tempfile.TemporaryDirectory() as parent:
-        servo = ServoDirectory(Path(parent))
-        servo.add_script("made-up", DRIVER)
-        yield servo
+        created = ServoDirectory(Path(parent))
+        created.add_script("made-up", DRIVER)
+        yield created
 
 
 @pytest.mark.full
@@ -52,24 +51,24 @@ def asked() -> Iterator[ServoDirectory]:
 @example(output=b'{"status":"ok"}\n', status=0)
 @example(output=b'{"progress":50}\n{"status":"rejected","reason":"r"}\n{"progress":100}\n', status=0)
 def test_whatever_a_driver_prints_there_is_one_final_object(
-    asked: ServoDirectory, phase: str, output: bytes, status: int
+    servo: ServoDirectory, phase: str, output: bytes, status: int
 ) -> None:
-    (asked.path / "which").write_text(f"{phase} {status}\n", encoding="ascii")
-    (asked.path / "output").write_bytes(output)
-    completed = asked.run(*PHASES[phase], input=json.dumps(asked.request("web.cpu")).encode())
+    (servo.path / "which").write_text(f"{phase} {status}\n", encoding="ascii")
+    (servo.path / "output").write_bytes(output)
+    completed = servo.run(*PHASES[phase], input=servo.request("web.cpu"))
     assert b"Traceback" not in completed.stderr
     assert completed.stderr.isascii()
-    # Compact, in ASCII, and one to a line: said again they are the same bytes.
+    # Compact, in ASCII and one on each line: encoded again they are the same bytes.
     lines = completed.stdout.splitlines(keepends=True)
-    assert [encode(parse(line)) for line in lines] == lines
+    assert [encode(parse_object(line)) for line in lines] == lines
     final = completed.reply
     if phase != "adjust":
         assert len(lines) == 1
     else:
-        told = [message["progress"] for message in completed.progress]
-        assert told == sorted(told)
-        assert {type(progress) for progress in told} == {int}
-        assert told[-1] == 100
+        percents = [message["progress"] for message in completed.progress]
+        assert percents == sorted(percents)
+        assert {type(progress) for progress in percents} == {int}
+        assert percents[-1] == 100
     if phase == "info":
         assert completed.returncode == 0
         assert final["drivers"]["made-up"]["version"]

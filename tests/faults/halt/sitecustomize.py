@@ -1,12 +1,12 @@
-"""Halts the program at the place named by FAULTS_HALT until a line comes through the FIFO faults/halt.
+"""Halt the program at the place named by FAULTS_HALT until a line comes through the FIFO faults/halt.
 
 Python imports this at its start when the directory is on PYTHONPATH. A place is the name of an audit event;
 for the moments around the start of a driver, besides which driver and phase:
 `os.posix_spawn adjust.d/NAME query` (before it is started), `spawned adjust.d/NAME adjust` (it runs, its pid
-is not noted yet).
+is not recorded yet).
 """
 
-# ruff: noqa: INP001 - its directory is a place for PYTHONPATH, no package
+# ruff: noqa: INP001 - its directory is meant for PYTHONPATH, not a package
 
 from __future__ import annotations
 

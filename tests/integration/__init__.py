@@ -1,0 +1,1 @@
+"""Tests of the whole program, one module per chapter of SPEC or subject."""

@@ -1,0 +1,456 @@
+"""README.md and docs/: every command there is run, and must print what the page shows.
+
+A page is Markdown with these conventions; a block that follows none of them is a failure.
+
+    <!-- servo: NAME -->        from here on in a new directory, made by SETUPS[NAME], and a new shell
+    <!-- servo: NAME, long -->  likewise, and only with --full
+    <!-- driver: NAME KIND KEY=VALUE ... -->  puts that kind of driver into adjust.d: see ServoDirectory.add
+    ```console                  `$ COMMAND`, `> ` before its further lines, below it what it prints (stderr
+                                too): `...` is any text within a line, a line `...` any number of lines.
+                                A command of which nothing is shown prints nothing and succeeds
+    <!-- file: PATH -->         the block below, in any language, is what the reader writes to PATH; with a
+                                config.yaml a --query must succeed
+    <!-- not run: WHY -->       the block below is not a command that can be run here
+    <!-- the query command -->, <!-- the test command -->  likewise: .ci/run runs them
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servo_agg.config_schema import KEYS
+from servo_agg.errors import StartError, UserError
+from tests.support.processes import DeadlineError, environment, kill_session
+from tests.support.servo import DRIVERS, REPOSITORY, ServoDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+DEADLINE = 120.0
+"""Seconds that all the commands of one directory may take."""
+
+RUN_BY_THE_GATE = {"the query command", "the test command"}
+
+
+# Servo directories: each function creates one below a directory of the test, and returns its path.
+
+
+def _clone(parent: Path) -> Path:
+    """Create the part of a fresh clone that readers need."""
+    path = parent / "servo-agg"
+    shutil.copytree(REPOSITORY / "adjust.d", path / "adjust.d", ignore=shutil.ignore_patterns("demo"))
+    shutil.copytree(
+        REPOSITORY / "docs", path / "docs", symlinks=True, ignore=shutil.ignore_patterns("*.json")
+    )
+    for name in ("adjust", "config.yaml"):
+        shutil.copy(REPOSITORY / name, path)
+    (path / "servo_agg").symlink_to(REPOSITORY / "servo_agg")
+    return path
+
+
+def _empty(parent: Path) -> Path:
+    return ServoDirectory(parent).path
+
+
+def _nested(parent: Path) -> Path:
+    for name, drivers in {"inner": ("01cache", "02queue"), "outer": ("01web",)}.items():
+        servo = ServoDirectory(parent, name)
+        for driver in drivers:
+            servo.add(driver, "plain", component=driver[2:])
+    return servo.path
+
+
+SETUPS: dict[str, Callable[[Path], Path]] = {"clone": _clone, "empty": _empty, "nested": _nested}
+
+
+# Pages.
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of a page, or one that writes a file of it."""
+
+    line: int
+    command: str
+    expected: list[str]
+
+
+@dataclass
+class Session:
+    """All steps in one servo directory of a page."""
+
+    page: Path
+    line: int
+    setup: str
+    long: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.relative_to(REPOSITORY)}:{self.line}"
+
+
+class PageError(AssertionError):
+    """A page breaks the conventions."""
+
+
+class Reader:
+    """Reads a page; `sessions` are the commands to run."""
+
+    def __init__(self, page: Path, text: str) -> None:
+        self.sessions: list[Session] = []
+        self._page = page
+        self._lines = text.splitlines()
+        self._at = 0
+        self._comment: str | None = None
+        self._read()
+
+    def _read(self) -> None:
+        while self._at < len(self._lines):
+            self._take(self._lines[self._at])
+            self._at += 1
+        if self._comment is not None:
+            self._refuse("this comment belongs to no block")
+
+    def _refuse(self, why: str) -> None:
+        raise PageError(f"{self._page.name}:{self._at + 1}: {why}")
+
+    def _take(self, line: str) -> None:
+        comment = re.fullmatch(r"<!-- (.*) -->", line)
+        if comment:
+            self._heed(comment[1])
+        elif line.startswith("```"):
+            self._take_block(line[3:].strip())
+            self._comment = None
+        elif re.match(r"\s*(```|~~~)", line):
+            self._refuse("a block is fenced by ``` at the beginning of a line")
+        elif line.startswith("    ") and not self._lines[self._at - 1].strip():
+            self._refuse("an indented block says nothing of itself: fence it")
+        elif line.strip() and self._comment is not None:
+            self._refuse(f"the comment {self._comment!r} must stand right before a block")
+
+    def _heed(self, comment: str) -> None:
+        kind, _, rest = comment.partition(": ")
+        if kind == "servo":
+            setup, _, more = rest.partition(", ")
+            if setup not in SETUPS or more not in ("", "long"):
+                self._refuse(f"no such servo directory: {rest}")
+            self.sessions.append(Session(self._page, self._at + 1, setup, more == "long"))
+        elif kind == "driver":
+            name, driver, *settings = shlex.split(rest)
+            pairs = (setting.partition("=") for setting in settings)
+            words = "".join(f"DRIVER_{key.upper()}={shlex.quote(value)}\n" for key, _, value in pairs)
+            self._add(f"cp {shlex.quote(str(DRIVERS / driver))} adjust.d/{name}", [])
+            self._add(f"cat >settings.d/{name} <<'SETTINGS'\n{words}SETTINGS", [])
+        elif kind in ("file", "not run") or comment in RUN_BY_THE_GATE:
+            self._comment = comment
+        else:
+            self._refuse(f"unknown comment: {comment}")
+
+    def _add(self, command: str, expected: list[str]) -> None:
+        if not self.sessions:
+            self._refuse("no comment before says in which servo directory this is")
+        self.sessions[-1].steps.append(Step(self._at + 1, command, expected))
+
+    def _take_block(self, language: str) -> None:
+        first = self._at + 1
+        while self._at + 1 < len(self._lines) and self._lines[self._at + 1] != "```":
+            self._at += 1
+        block = self._lines[first : self._at + 1]
+        self._at += 1
+        kind, _, rest = (self._comment or "").partition(": ")
+        if kind == "file":
+            self._take_file(rest, block)
+        elif self._comment is None and language == "console":
+            self._take_console(block)
+        elif self._comment is None:
+            self._refuse(f"this block ({language or 'no language'}) is neither run nor marked `not run`")
+
+    def _take_file(self, path: str, block: list[str]) -> None:
+        shown = [line for line in self._lines[: self._at] if not line.startswith("<!--")]
+        if f"`{path}`" not in "\n".join(shown):
+            self._refuse(f"nothing tells the reader that this is to be the file {path}")
+        end = "END-OF-FILE"
+        self._add(f"cat >{path} <<'{end}'\n" + "".join(f"{line}\n" for line in block) + end, [])
+        if path == "config.yaml":
+            self._add("./adjust --query app >/dev/null", [])
+
+    def _take_console(self, block: list[str]) -> None:
+        steps: list[tuple[str, list[str]]] = []
+        for line in block:
+            if line.startswith("$ "):
+                steps.append((line[2:], []))
+            elif not steps:
+                self._refuse("a console begins with `$ COMMAND`")
+            elif line.startswith("> ") and not steps[-1][1]:
+                steps[-1] = (f"{steps[-1][0]}\n{line[2:]}", [])
+            else:
+                steps[-1][1].append(line)
+        for command, expected in steps:
+            self._add(command, expected)
+
+
+def read(page: Path) -> Reader:
+    return Reader(page, page.read_text(encoding="utf-8"))
+
+
+def sessions() -> Iterator[object]:
+    for page in PAGES:
+        for session in read(page).sessions:
+            marks = [pytest.mark.full] if session.long else []
+            yield pytest.param(session, id=session.name, marks=marks)
+
+
+# Running.
+
+
+def fits(expected: list[str], said: str) -> bool:
+    """Return whether the output is what a page shows."""
+    pattern = "".join(
+        r"(?:.*\n)*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) + "\n"
+        for line in expected
+    )
+    lines = "".join(f"{line.rstrip()}\n" for line in said.splitlines())
+    return re.fullmatch(pattern, lines) is not None
+
+
+def script(steps: list[Step], mark: str) -> str:
+    """Return a script that prints the exit status of each step, in a line that nothing else prints."""
+    return "".join(f"{{ {step.command}\n}} </dev/null\nprintf '\\n%s %s\\n' {mark} $?\n" for step in steps)
+
+
+def run(session: Session, parent: Path) -> list[tuple[int, str]]:
+    """Run the commands of a page; return exit status and output of each step."""
+    mark = uuid.uuid4().hex
+    with subprocess.Popen(
+        ["sh"],
+        cwd=SETUPS[session.setup](parent),
+        env=environment({"HOME": str(parent)}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    ) as shell:
+        try:
+            said, _ = shell.communicate(script(session.steps, mark), DEADLINE)
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineError(f"{session.name} takes more than {DEADLINE:g} s: {error.output!r}") from error
+        finally:
+            if shell.returncode is None:
+                kill_session(shell.pid)
+    *parts, _ = re.split(rf"\n?{mark} (\d+)\n", said)
+    return [(int(status), text) for text, status in zip(parts[::2], parts[1::2])]
+
+
+@pytest.mark.parametrize("session", list(sessions()))
+def test_the_commands_of_a_page_print_what_it_shows(session: Session, tmp_path: Path) -> None:
+    done = run(session, tmp_path)
+    assert len(done) == len(session.steps), done[-1:]
+    for step, (status, said) in zip(session.steps, done):
+        where = f"{session.page.name}:{step.line}: $ {step.command}\nexit status {status}, printed:\n{said}"
+        right = fits(step.expected, said) and (step.expected != [] or status == 0)
+        assert right, "\n".join([where, "instead of:", *step.expected])
+
+
+# The conventions themselves.
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_follows_the_conventions_and_its_links_exist(page: Path) -> None:
+    read(page)
+    for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        if "://" not in path:
+            target = page.parent / path if path else page
+            assert target.exists(), path
+            assert not anchor or anchor in anchors(target), anchor
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page."""
+    heads = re.findall("^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub("[^a-z0-9 _-]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+NOT_ALLOWED = {
+    "no kind": "```sh\nrm -rf /\n```",
+    "no language": "```\nls\n```",
+    "indented": "text\n\n    ls\n",
+    "indented fence": "- item\n  ```console\n  $ ls\n  ```",
+    "tildes": "~~~\nls\n~~~",
+    "a comment that belongs to nothing": "<!-- not run: a picture -->\ntext\n```sh\nls\n```",
+    "a comment at the end": "<!-- not run: a picture -->",
+    "an unknown comment": "<!-- servant: empty -->",
+    "an unknown directory": "<!-- servo: there -->",
+    "no directory": "```console\n$ ls\n```",
+    "output of nothing": "<!-- servo: empty -->\n```console\nls\n```",
+    "a file that nobody is told of": "<!-- servo: empty -->\n<!-- file: a -->\n```sh\nls\n```",
+}
+
+
+@pytest.mark.parametrize("text", NOT_ALLOWED.values(), ids=NOT_ALLOWED.keys())
+def test_a_page_that_breaks_the_conventions_is_refused(text: str) -> None:
+    with pytest.raises(PageError):
+        Reader(Path("page.md"), text)
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "verdict"),
+    [
+        ([], "", True),
+        ([], "a\n", False),
+        (["a"], "a\n", True),
+        (["a"], "a \n", True),
+        (["a"], "a\nb\n", False),
+        (["a...c"], "abc\n", True),
+        (["a...c"], "ab\nc\n", False),
+        (["...", "c"], "a\nb\nc\n", True),
+        (["a", "..."], "a\n", True),
+        (["a", "..."], "b\n", False),
+        (["a.c"], "abc\n", False),
+    ],
+)
+def test_output_fits_what_a_page_shows(expected: list[str], said: str, verdict: bool) -> None:
+    assert fits(expected, said) is verdict
+
+
+# docs/operations.md explains every reason and message.
+
+OPERATIONS = REPOSITORY / "docs" / "operations.md"
+DRIVERS_PAGE = REPOSITORY / "docs" / "writing-drivers.md"
+
+ERRORS: list[type[Exception]] = [UserError, *UserError.__subclasses__(), StartError]
+
+MESSAGE_ARGUMENT = {
+    **{error.__name__: 0 for error in ERRORS},
+    **dict.fromkeys(("Malformed", "_InvalidNumber", "ValueError"), 0),
+    **dict.fromkeys(("_fail", "fail"), 1),
+}
+"""The functions and classes that get a message, and the place of it among their arguments."""
+
+
+def column(page: Path, head: str) -> list[str]:
+    """Return the code in the column with this head, of all tables of a page."""
+    found: list[str] = []
+    place: int | None = None
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = line.strip("| ").split(" | ")
+        if not line.startswith("|"):
+            place = None
+        elif place is not None:
+            found += re.findall(r"`([^`]+)`", cells[min(place, len(cells) - 1)])
+        elif head in cells:
+            place = cells.index(head)
+    return found
+
+
+def literal(node: ast.expr | None) -> str:
+    """Return a string of the source, with three dots for what is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(literal, node.values))
+    if isinstance(node, ast.BinOp):
+        return literal(node.left) + (literal(node.right) if isinstance(node.op, ast.Add) else "")
+    return "..."
+
+
+def trees() -> Iterator[tuple[Path, ast.AST]]:
+    package = REPOSITORY / "servo_agg"
+    modules = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "driverlib"]
+    for path in (REPOSITORY / "adjust", *modules):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            yield path, node
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Yield each place where a message is made, and the message."""
+    for path, node in trees():
+        if isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            place = MESSAGE_ARGUMENT.get(called, len(node.args))
+            texts = node.args[place : place + 1]
+        elif path.name == "process.py" and isinstance(node, (ast.Return, ast.Assign)):
+            texts = [node.value] if isinstance(node.value, (ast.Constant, ast.JoinedStr)) else []
+        elif path.name in ("process.py", "errors.py") and isinstance(node, ast.Dict):
+            texts = node.values
+        else:
+            continue
+        for expression in texts:
+            message = literal(expression)
+            if " " in message.strip(". "):
+                yield f"{path.name}:{expression.lineno}", message
+
+
+def matches(quote: str, sentence: str) -> bool:
+    return re.search(".*".join(map(re.escape, quote.split("..."))), sentence, re.DOTALL) is not None
+
+
+def test_every_message_is_explained() -> None:
+    # A short quote matches by chance.
+    quotes = [quote for quote in column(OPERATIONS, "message") if len(quote) > 10]
+    # The causes that follow this one are explained instead.
+    found = [pair for pair in messages() if pair[1] != "cannot be started: ..."]
+    assert [pair for pair in found if not any(matches(quote, pair[1]) for quote in quotes)] == []
+    # Fewer may mean that a name above has changed.
+    assert len(found) > 70
+
+
+def test_every_name_in_the_list_of_functions_with_messages_exists() -> None:
+    names = {getattr(node, "name", "") for _, node in trees()} | {"ValueError"}
+    assert names >= set(MESSAGE_ARGUMENT)
+
+
+@pytest.mark.parametrize("page", [OPERATIONS, DRIVERS_PAGE], ids=lambda page: page.name)
+def test_every_message_that_a_page_quotes_exists(page: Path) -> None:
+    said = [
+        literal(node) for _, node in trees() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
+    ]
+    quotes = column(page, "message")
+    assert quotes
+    assert [quote for quote in quotes if not any(matches(quote, text) for text in said)] == []
+
+
+def test_every_reason_of_the_contract_is_explained() -> None:
+    contract = (REPOSITORY / "docs" / "SPEC.md").read_text(encoding="utf-8")
+    (line,) = re.findall("^- `reason` of a driver that gave none: .*$", contract, re.MULTILINE)
+    assert set(re.findall("`([a-z-]+)`", line)) - {"reason"} <= set(column(OPERATIONS, "reason"))
+
+
+def test_every_key_of_section_agg_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert [key for key in KEYS if f"## `{key}`" not in text] == []
+
+
+@pytest.mark.parametrize("module", ["adjust", "util"])
+def test_every_public_name_of_the_driver_library_is_explained(module: str) -> None:
+    text = DRIVERS_PAGE.read_text(encoding="utf-8")
+    text = re.sub("^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    source = (REPOSITORY / "servo_agg" / "driverlib" / f"{module}.py").read_text(encoding="utf-8")
+    body = ast.parse(source).body
+    found = next(
+        ast.literal_eval(node.value)
+        for node in body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == "Adjust":
+            for part in ast.walk(node):
+                if isinstance(part, ast.FunctionDef) and not part.name.startswith("__"):
+                    found.append(part.name)
+                if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                    found.append(part.attr)
+    missing = [name for name in found if not name.startswith("__") and not re.search(rf"\b{name}\b", text)]
+    assert missing == []

@@ -1,0 +1,28 @@
+"""SPEC 4, 8, 13: however much drivers print, nothing is lost or blocked, and memory stays bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.floods import FLOODS, idle, run
+from tests.support.servo import ServoDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_small_flood_is_handled(servo: ServoDirectory, name: str) -> None:
+    flood = FLOODS[name]
+    flood.check(run(servo, flood, flood.quick, deadline=60), flood.quick)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_stays_within_its_memory_limit(servo: ServoDirectory, tmp_path: Path, name: str) -> None:
+    flood = FLOODS[name]
+    result = run(servo, flood, flood.full)
+    flood.check(result, flood.full)
+    assert result.peak - idle(ServoDirectory(tmp_path, "idle")) < flood.above

@@ -1,0 +1,448 @@
+"""SPEC 13, 14: what a terminal shows."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pyte
+import pytest
+
+from tests.support.processes import DeadlineError, environment
+from tests.support.sources import adjust_script, answer_script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.support.servo import ServoDirectory
+
+if TYPE_CHECKING:
+    Terminals = Callable[[int], "Terminal"]
+
+HINT = b'adjust: waiting for settings on stdin, {"application":'
+
+BAR = re.compile(r"\[[#.]+\] +(\d+) %")
+
+
+class Terminal:
+    """A terminal emulator, and the descriptor that programs get."""
+
+    def __init__(self, columns: int) -> None:
+        self._master, self.descriptor = pty.openpty()
+        self._screen = pyte.Screen(columns, 40)
+        self._stream = pyte.ByteStream(self._screen)
+        self.bytes = b""
+        self.resize(columns)
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self._screen.resize(40, columns)
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self.descriptor)
+
+    def look(self, seconds: float = 0.0) -> bool:
+        """Read what was written, and wait so long for it; return whether there was anything."""
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            block = os.read(self._master, 65536)
+        except OSError:
+            # Linux reports so that nobody has it open any more.
+            return False
+        self.bytes += block
+        self._stream.feed(block)
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the screen, without blanks at their ends and empty lines at the end."""
+        while self.look():
+            pass
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip("\n").split("\n")
+
+    def column_of(self, line: int, text: str) -> int:
+        """Return the column in which the last `text` on that line of the screen begins."""
+        cells = [self._screen.buffer[line][column].data for column in range(self._screen.columns)]
+        return max(
+            column for column in range(len(cells)) if "".join(cells[column : column + len(text)]) == text
+        )
+
+    def watch(self, until: Callable[[], object], what: str, deadline: float = 20.0) -> None:
+        end = time.monotonic() + deadline
+        while not until():
+            self.look(0.02)
+            if time.monotonic() > end:
+                raise DeadlineError(
+                    f"not within {deadline:g} s: {what}; on the screen:\n" + "\n".join(self.lines)
+                )
+
+
+@pytest.fixture
+def terminals() -> Iterator[Callable[[int], Terminal]]:
+    made: list[Terminal] = []
+
+    def make(columns: int = 80) -> Terminal:
+        made.append(Terminal(columns))
+        return made[-1]
+
+    yield make
+    for terminal in made:
+        terminal.close()
+
+
+class Session:
+    """A run of `adjust`. Its descriptors named in `on` are the terminal, the others are files."""
+
+    def __init__(
+        self,
+        servo: ServoDirectory,
+        terminal: Terminal,
+        on: str,
+        *words: str,
+        env: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.terminal = terminal
+        self._places = [servo.path / name for name in ("in.txt", "out.txt", "err.txt")]
+        for place in self._places:
+            place.touch()
+        files = [place.open("rb" if place.name == "in.txt" else "wb") for place in self._places]
+        ends = [
+            terminal.descriptor if str(number) in on else file.fileno() for number, file in enumerate(files)
+        ]
+        self.process = subprocess.Popen(
+            ["./adjust", *words],
+            cwd=servo.path,
+            env=environment({"TERM": "xterm", "LC_ALL": "C.UTF-8", "NO_COLOR": None}, servo.env, env or {}),
+            stdin=ends[0],
+            stdout=ends[1],
+            stderr=ends[2],
+            start_new_session=True,
+        )
+        for file in files:
+            file.close()
+
+    def finish(self) -> int:
+        """Wait for the end; return the exit status."""
+        self.terminal.watch(lambda: self.process.poll() is not None, "the end of adjust")
+        _ = self.terminal.lines
+        return self.process.wait()
+
+    def out(self) -> bytes:
+        return self._places[1].read_bytes()
+
+    def err(self) -> bytes:
+        return self._places[2].read_bytes()
+
+
+# The hint.
+
+
+@pytest.mark.parametrize(("on", "operation"), [("0", ("--plan", "--json")), ("02", ()), ("012", ())], ids=str)
+def test_a_run_that_waits_for_a_terminal_prints_a_hint(
+    servo: ServoDirectory, terminals: Terminals, on: str, operation: tuple[str, ...]
+) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(200)
+    run = Session(servo, terminal, on, *operation, "app")
+    terminal.watch(lambda: HINT in run.err() + terminal.bytes, "the hint")
+    assert HINT in (terminal.bytes if "2" in on else run.err())
+    terminal.type(json.dumps(servo.request("web.cpu")).encode() + b"\n\x04")
+    assert run.finish() == 0
+    final = (run.out() + terminal.bytes).splitlines()
+    assert any(b'"status":"ok"' in line for line in final)
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [("12", ["app"]), ("0", ["app", "--set", "web.cpu=4"]), ("0", ["--query", "app"])],
+    ids=str,
+)
+def test_a_run_that_does_not_wait_for_a_terminal_prints_no_hint(
+    servo: ServoDirectory, terminals: Terminals, on: str, words: list[str]
+) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, on, *words)
+    run.finish()
+    assert b"waiting" not in run.err() + terminal.bytes
+
+
+# The progress bar.
+
+TALKING = adjust_script(
+    """\
+    cat >/dev/null
+    for percent in 20 40 60 80; do
+        echo "warning: the café is closed, $percent" >&2
+        echo "{\\"progress\\":$percent,\\"message\\":\\"at $percent, restarting its instances one by one\\"}"
+        sleep 0.15
+    done
+    echo '{"status":"ok"}'
+    """
+)
+
+# Waits until the test has seen each percentage on the screen.
+TALKING_IN_STEPS = TALKING.replace("sleep 0.15", "until [ -e seen.$percent ]; do sleep 0.02; done")
+
+PERCENTAGES = (20, 40, 60, 80)
+
+
+def bars(terminal: Terminal) -> list[str]:
+    return [line for line in terminal.lines if BAR.search(line)]
+
+
+def watch_bar(terminal: Terminal, percent: int) -> None:
+    terminal.watch(lambda: any(f" {percent} %" in line for line in bars(terminal)), f"{percent} % of the bar")
+
+
+def test_an_adjust_with_stderr_on_a_terminal_and_stdout_elsewhere_shows_a_bar(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    servo.add_script("01talks", TALKING_IN_STEPS)
+    servo.add("02größe-with-a-rather-long-name-of-its-deployment", "plain", component="db")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", "--set", "db.cpu=4")
+    for percent in PERCENTAGES:
+        # It is one of two drivers.
+        watch_bar(terminal, percent // 2)
+        (servo.path / f"seen.{percent}").touch()
+    assert run.finish() == 0
+    assert terminal.lines == [
+        *(f"01talks: warning: the caf\\xe9 is closed, {percent}" for percent in PERCENTAGES),
+        r"[##########################] 100 %  02gr\xf6\xdfe-with-a-..its-deployment: done",
+    ]
+    shown = [int(percent) for percent in BAR.findall(terminal.bytes.decode("ascii"))]
+    assert shown == sorted(shown)
+    assert {0, 10, 20, 30, 40, 50, 100} <= set(shown)
+    assert json.loads(run.out().splitlines()[-1])["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ("", ["app", "--set", "web.cpu=4"]),
+        ("12", ["app", "--set", "web.cpu=4"]),
+        ("2", ["--query", "app"]),
+        ("2", ["--check", "app"]),
+    ],
+    ids=str,
+)
+def test_other_runs_show_no_bar(
+    servo: ServoDirectory, terminals: Terminals, on: str, words: list[str]
+) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, on, *words)
+    assert run.finish() == 0
+    assert b"%" not in terminal.bytes + run.out() + run.err()
+
+
+@pytest.mark.parametrize(("columns", "term"), [(20, "dumb"), (80, "xterm"), (200, None)])
+def test_the_bar_is_one_line_on_any_terminal(
+    servo: ServoDirectory, terminals: Terminals, columns: int, term: str | None
+) -> None:
+    servo.add_script("01talks-and-has-a-name-that-is-longer-than-some-terminals-are-wide", TALKING)
+    terminal = terminals(columns)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", env={"TERM": term})
+    assert run.finish() == 0
+    (bar,) = bars(terminal)
+    assert terminal.lines[-1] == bar
+    assert len(bar) < columns
+    assert b"\x1b" not in terminal.bytes
+    text = re.sub(r"\s", "", "".join(terminal.lines))
+    assert text.count("caf\\xe9isclosed,") == 4
+
+
+@pytest.mark.parametrize(("before", "after"), [(200, 30), (40, 120)])
+def test_the_bar_follows_the_size_of_the_terminal(
+    servo: ServoDirectory, terminals: Terminals, before: int, after: int
+) -> None:
+    servo.add_script("01talks", TALKING_IN_STEPS)
+    terminal = terminals(before)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4")
+    watch_bar(terminal, 20)
+    # Now nothing more is written until it goes on.
+    terminal.watch(lambda: b"closed, 20" in terminal.bytes, "what the driver wrote")
+    terminal.resize(after)
+    for percent in PERCENTAGES:
+        (servo.path / f"seen.{percent}").touch()
+    assert run.finish() == 0
+    (bar,) = bars(terminal)
+    assert terminal.lines[-1] == bar
+    assert len(bar) < after
+
+
+def test_a_failure_is_shown_behind_the_bar(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add("01a", "crash", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", "--timings")
+    assert run.finish() == 1
+    bar, head, *rows, total = terminal.lines
+    assert bar == "[##########################] 100 %  01a: failed (signal)"
+    assert head.startswith("driver  phase   seconds  status  0 s")
+    assert [row.split()[:2] for row in rows] == [["01a", "query"], ["01a", "adjust"]]
+    assert total.startswith("total ")
+    assert all(len(line) <= 80 for line in (head, *rows))
+
+
+def test_ctrl_c_ends_an_adjust_in_a_shell(servo: ServoDirectory, terminals: Terminals) -> None:
+    """The whole foreground group gets SIGINT; the shell's next prompt stands on a line of its own."""
+    servo.add("01a", "stubborn", component="web")
+    servo.configure("agg: {grace: 0.2}")
+    terminal = terminals(80)
+    with subprocess.Popen(
+        ["setsid", "--ctty", "sh", "-i"],
+        cwd=servo.path,
+        env=environment(servo.env, {"PS1": "% ", "ENV": None, "TERM": "xterm"}),
+        stdin=terminal.descriptor,
+        stdout=terminal.descriptor,
+        stderr=terminal.descriptor,
+    ) as shell:
+        terminal.watch(lambda: terminal.lines[-1] == "%", "a prompt")
+        terminal.type(b"./adjust app --set web.cpu=4 >out.txt\n")
+        terminal.watch(lambda: "01a: going on" in terminal.lines[-1], "the bar")
+        servo.pids("01a", "leader", "child", "grandchild")
+        terminal.type(b"\x03")
+        terminal.watch(lambda: terminal.lines[-1] == "%", "the next prompt")
+        terminal.type(b"echo status $?\n")
+        terminal.watch(lambda: "status 130" in terminal.lines, "the exit status")
+        terminal.type(b"exit\n")
+        terminal.watch(lambda: shell.poll() is not None, "the end of the shell")
+    final = json.loads((servo.path / "out.txt").read_bytes().splitlines()[-1])
+    assert (final["status"], final["reason"]) == ("terminated", "SIGINT")
+
+
+def test_sigint_ends_a_run_that_waits_for_stdin(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "02", "app")
+    terminal.watch(lambda: HINT in terminal.bytes, "the hint")
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 128 + signal.SIGINT
+    assert servo.log() == []
+
+
+# Tables.
+
+
+def fill(servo: ServoDirectory) -> None:
+    servo.add("01ec2asg", "plain", component="web")
+    servo.add("02größe-名前", "plain", component="größe")
+    servo.add(
+        "03k8s-adjust-canary-in-eu-central-1-with-a-long-name-of-its-deployment", "plain", component="日本"
+    )
+    servo.add("04bad", "exit3", when="info query")
+
+
+@pytest.mark.parametrize("columns", [70, 200])
+def test_a_table_is_aligned_on_the_screen(servo: ServoDirectory, terminals: Terminals, columns: int) -> None:
+    fill(servo)
+    terminal = terminals(columns)
+    run = Session(servo, terminal, "1", "--check", "app")
+    assert run.finish() == 1
+    verdicts = ["verdict", "ok", "ok", "ok", "exit-status"]
+    assert len({terminal.column_of(number, verdict) for number, verdict in enumerate(verdicts)}) == 1
+    # No line is broken into two.
+    assert terminal.lines[5] == ""
+    assert terminal.lines[6].startswith("problem 1: 04bad: ")
+
+
+def test_a_plan_is_aligned_on_the_screen(servo: ServoDirectory, terminals: Terminals) -> None:
+    fill(servo)
+    (servo.drivers / "04bad").unlink()
+    terminal = terminals(80)
+    choices = ["--set", "web.cpu=4", "--set", "größe.cpu=9", "--set", "日本.inst_type=m5.huge"]
+    run = Session(servo, terminal, "1", "--plan", "app", *choices)
+    assert run.finish() == 0
+    assert [line for line in terminal.lines if not line.startswith(("1.", "2.", "3."))] == [
+        "  web.cpu         2 -> 4               (0.5..8 step 0.5)",
+        "  größe.cpu       2 -> 9               (0.5..8 step 0.5)",
+        "    ! above its maximum 8",
+        "  日本.inst_type  m5.large -> m5.huge  (m5.large, m5.xlarge)",
+        "    ! not in its list",
+    ]
+    assert len({terminal.column_of(number, "(") for number in (1, 3, 6)}) == 1
+
+
+def test_only_terminals_with_colours_get_colours(servo: ServoDirectory, terminals: Terminals) -> None:
+    fill(servo)
+
+    def checked(on: str, **env: str) -> bytes:
+        terminal = terminals(200)
+        run = Session(servo, terminal, on, "--check", "app", env=env)
+        assert run.finish() == 1
+        return terminal.bytes.replace(b"\r\n", b"\n") if on else run.out()
+
+    def still(text: bytes) -> bytes:
+        return re.sub(rb"\d\.\d{3}", b"0.000", re.sub(rb"\x1b\[\d*m", b"", text))
+
+    coloured, *plain = (checked("1"), checked("1", NO_COLOR="1"), checked("1", TERM="dumb"), checked(""))
+    assert coloured.count(b"\x1b[32m") == 3
+    assert coloured.count(b"\x1b[31m") == 1
+    # The text is the same without colours.
+    for text in plain:
+        assert b"\x1b" not in text
+        assert still(text) == still(coloured)
+
+
+def test_a_check_prints_its_steps_on_a_terminal(servo: ServoDirectory, terminals: Terminals) -> None:
+    fill(servo)
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "--check", "app")
+    assert run.finish() == 1
+    assert [line for line in terminal.lines if "error: " not in line] == [
+        "asking 4 drivers: --info app",
+        "04bad: exit-status; asking it again, alone",
+        "asking 4 drivers: --query app",
+        "04bad: exit-status; asking it again, alone",
+    ]
+    assert Session(servo, terminal, "", "--check", "app").finish() == 1
+    assert (servo.path / "err.txt").read_bytes() == b""
+
+
+def test_stderr_of_drivers_is_shown_at_once(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add_script(
+        "01a",
+        """\
+        #!/bin/sh
+        echo "on its way" >&2
+        . ./behave.sh
+        until [ -e seen ]; do sleep 0.05; done
+        behave
+        """,
+    )
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "--query", "app")
+    terminal.watch(lambda: terminal.lines == ["01a: on its way"], "what the driver wrote")
+    assert run.process.poll() is None
+    (servo.path / "seen").touch()
+    assert run.finish() == 0
+
+
+def test_a_plan_that_is_too_wide_puts_each_part_on_a_line_of_its_own(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    image = "registry.example.com/team/payments"
+    settings = {"image": {"value": f"{image}:1.22.3"}}
+    servo.add_script(
+        "01pay", answer_script({"application": {"components": {"payments": {"settings": settings}}}})
+    )
+    terminal = terminals(80)
+    run = Session(servo, terminal, "1", "--plan", "app", "--set", f"payments.image={image}:1.23.0")
+    assert run.finish() == 0
+    assert terminal.lines == ["1. 01pay", "  payments.image", f"    {image}:1.22.3", f"    -> {image}:1.23.0"]

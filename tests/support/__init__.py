@@ -1,0 +1,1 @@
+"""What tests share: servo directories, the agent, processes, badly behaved drivers."""

@@ -1,0 +1,244 @@
+"""Processes: their environment, their state, and whether any is left after a test.
+
+Everything here reads /proc. A zombie, which has exited but has not been reaped, is not alive: it holds
+nothing and can do nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+MARK = "SERVO_AGG_TEST_MARK"
+"""The environment variable that marks the processes of one test."""
+
+POLL = 0.005
+"""Seconds between two checks of a wait."""
+
+# Without cached bytecode every start would compile the program anew, which no installation does.
+_AMBIENT = ("OPTUNE_", "SERVO_AGG_", "DRIVER_", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+
+T = TypeVar("T")
+
+
+class DeadlineError(AssertionError):
+    """Something did not happen in time."""
+
+
+class LeftoverError(AssertionError):
+    """Processes outlived the test that caused them."""
+
+
+def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the environment for a child: ours, then `overlays` in turn, where None removes a variable.
+
+    Variables of ours (OPTUNE_*, ...) that the caller's shell has are left out. `python3` is the interpreter
+    that runs the tests: `#!/usr/bin/env python3` must find the same packages, and a version manager's wrapper
+    would take more time than what is tested. Directories that we may not search are left out of PATH: with
+    them, `env` exits with 126 instead of 127 for a program that does not exist.
+    """
+    made = {
+        name: value for name, value in os.environ.items() if not name.startswith(_AMBIENT) or name == MARK
+    }
+    path = [str(Path(sys.executable).parent), *made.get("PATH", os.defpath).split(os.pathsep)]
+    made["PATH"] = os.pathsep.join(directory for directory in path if os.access(directory, os.X_OK))
+    for overlay in overlays:
+        for name, value in overlay.items():
+            if value is None:
+                made.pop(name, None)
+            else:
+                made[name] = value
+    return made
+
+
+def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
+    """Return the first true value of `predicate`; after `deadline` seconds fail with an error naming `what`.
+
+    Every wait of a test goes through here or through a deadline of the fake agent; none sleeps and hopes.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= end:
+            raise DeadlineError(f"not within {deadline:g} s: {what}")
+        time.sleep(POLL)
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on: state, parent, group, session, ...
+
+    Empty when there is no such process.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The name before the state stands in parentheses and may itself hold blanks and parentheses.
+    return text.rpartition(")")[2].split()
+
+
+def state(pid: int) -> str:
+    """Return the letter of the state, "" when there is no such process; "T" is stopped, "Z" a zombie."""
+    return "".join(stat(pid)[:1])
+
+
+def start_time(pid: int) -> str:
+    """Return when it was started, "" when there is no such process."""
+    return "".join(stat(pid)[19:20])
+
+
+def alive(pid: int) -> bool:
+    """Return whether a thread of the process (the 20th field of proc(5)) has not exited."""
+    fields = stat(pid)
+    return bool(fields) and (fields[0] not in ("Z", "X") or int(fields[17]) > 1)
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process that exists."""
+    return int(stat(pid)[1])
+
+
+def children(parent: int) -> list[int]:
+    """Return the children of `parent`, zombies too."""
+    return [pid for pid in _pids() if stat(pid)[1:2] == [str(parent)]]
+
+
+def blocked_on_write(pid: int) -> bool:
+    """Return whether a thread of `pid` waits in a write to a pipe."""
+    # A thread may end meanwhile.
+    with contextlib.suppress(OSError):
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return any("pipe_write" in (task / "wchan").read_text(encoding="ascii") for task in tasks)
+    return False
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A pid together with a start time, which no later process shares."""
+
+    pid: int
+    start_time: str
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is still such a process, if only as a zombie."""
+        return self.start_time != "" and start_time(self.pid) == self.start_time
+
+
+def session_members(session: int) -> list[int]:
+    """Return the living processes of `session`."""
+    return [pid for pid in _pids() if alive(pid) and stat(pid)[3:4] == [str(session)]]
+
+
+def kill_session(session: int, deadline: float = 20.0) -> None:
+    """SIGKILL every process of `session`, and what these start meanwhile, until none is left."""
+
+    def kill_all() -> bool:
+        members = session_members(session)
+        for pid in members:
+            _kill(pid)
+        return not members
+
+    wait_until(kill_all, deadline, f"end of all processes of session {session}")
+
+
+@dataclass(frozen=True)
+class Marked:
+    """The processes with one value of the mark in their environment, which their children inherit."""
+
+    value: str
+
+    def living(self) -> dict[int, str]:
+        """Return pid and command line of each that is alive. One that cleared its environment is not seen."""
+        found: dict[int, str] = {}
+        wanted = f"{MARK}={self.value}".encode()
+        for pid in _pids():
+            with contextlib.suppress(OSError):
+                if pid != os.getpid() and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found[pid] = _command_line(pid)
+        return {pid: command for pid, command in found.items() if alive(pid)}
+
+    def kill(self, deadline: float = 20.0) -> None:
+        """SIGKILL them, and what they start meanwhile, until none is left."""
+        quiet = 0
+
+        def kill_all() -> bool:
+            # As below: the environment looks empty for an instant.
+            nonlocal quiet
+            left = self.living()
+            for pid in left:
+                _kill(pid)
+            quiet = 0 if left else quiet + 1
+            return quiet > 1
+
+        wait_until(kill_all, deadline, f"end of all processes marked {self.value}")
+
+
+@contextlib.contextmanager
+def no_process_left(
+    mark: str, deadline: float = 10.0, *, any_started: Callable[[], bool] = lambda: True
+) -> Iterator[Marked]:
+    """Mark all children started inside; at the end neither they nor their children may be alive.
+
+    They have `deadline` seconds to end. What is left then is killed, and named in a LeftoverError unless the
+    body has already failed. A test that leaves a process on purpose, such as a restarted service, ends it
+    inside the block. Where `any_started` returns false there is no search; it is slow.
+    """
+    marked = Marked(f"{mark}-{uuid.uuid4().hex}")
+    before = os.environ.get(MARK)
+    os.environ[MARK] = marked.value
+    try:
+        yield marked
+    except BaseException:
+        marked.kill()
+        raise
+    finally:
+        if before is None:
+            del os.environ[MARK]
+        else:
+            os.environ[MARK] = before
+
+    if not any_started():
+        return
+    quiet = 0
+
+    def gone() -> bool:
+        # The environment of a process looks empty for an instant while it executes another program.
+        nonlocal quiet
+        quiet = 0 if marked.living() else quiet + 1
+        return quiet > 1
+
+    try:
+        wait_until(gone, deadline, "end of all processes of the test")
+    except DeadlineError as error:
+        left = marked.living()
+        marked.kill()
+        if left:
+            lines = "\n".join(f"  {pid}: {command}" for pid, command in sorted(left.items()))
+            raise LeftoverError(f"alive {deadline:g} s after the end of the test:\n{lines}") from error
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _command_line(pid: int) -> str:
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return raw.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,128 @@
+"""SPEC 5, 14: what the command line means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from servo_agg.argument_parser import parse_arguments
+from servo_agg.arguments import Arguments, parse_agent_arguments
+from servo_agg.errors import UsageError
+
+AGENT_FORMS: list[list[str]] = [
+    ["--info"],
+    ["--info", "app"],
+    ["--query", "app"],
+    ["--describe", "app"],
+    ["--version"],
+    ["--version", "app"],
+    ["app"],
+    ["a b"],
+]
+
+
+def known(arguments: Arguments | None) -> dict[str, Any]:
+    assert arguments is not None
+    found = {name: getattr(arguments, name) for name in Arguments.__slots__}
+    return {**found, "assignments": list(arguments.assignments)}
+
+
+@pytest.mark.parametrize("words", AGENT_FORMS, ids=" ".join)
+def test_the_forms_of_the_agent_mean_the_same_without_argparse(words: list[str]) -> None:
+    assert known(parse_agent_arguments(words)) == known(parse_arguments(words))
+
+
+@pytest.mark.parametrize("words", [[], ["--query"], ["-x"], [""], ["--query", "-x"], ["--info", ""], ["-V"]])
+def test_other_forms_are_left_to_argparse(words: list[str]) -> None:
+    assert parse_agent_arguments(words) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "meaning"),
+    [
+        (["-V"], {"operation": "version"}),
+        (["-vV"], {"operation": "version", "verbose": True}),
+        (["-vv", "app"], {"operation": "adjust", "application": "app", "verbose": True}),
+        (["--query=app"], {"operation": "query", "application": "app"}),
+        (["app", "--query"], {"operation": "query", "application": "app"}),
+        (["--query", "-v", "app"], {"operation": "query", "application": "app", "verbose": True}),
+        (["--query", "--", "app"], {"operation": "query", "application": "app"}),
+        (["--query", "--describe", "app"], {"operation": "query", "application": "app"}),
+        (["--check", "--json"], {"operation": "check", "json": True}),
+        (["--check", "app", "--timings"], {"operation": "check", "application": "app", "timings": True}),
+        (
+            ["--set", "a.b=1", "app", "--set=c=-2"],
+            {"operation": "adjust", "application": "app", "assignments": ["a.b=1", "c=-2"]},
+        ),
+        (
+            ["--set=-a.b=1", "--plan=app"],
+            {"operation": "plan", "application": "app", "assignments": ["-a.b=1"]},
+        ),
+        (["--no-such-option", "--help"], {"operation": "help"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_may_stand_anywhere_and_take_values_both_ways(
+    words: list[str], meaning: dict[str, Any]
+) -> None:
+    expected: dict[str, Any] = {
+        "application": None,
+        "assignments": [],
+        "json": False,
+        "timings": False,
+        "verbose": False,
+    }
+    assert known(parse_arguments(words)) == {**expected, **meaning}
+
+
+NO_APP = "APP is missing: the name of the application, which is passed on to the drivers"
+NO_DASH = "(an APP must not begin with a dash)"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-x", "app"], f"unknown option '-x' {NO_DASH}"),
+        (["-vx", "app"], "unknown option '-vx': did you mean -V?"),
+        (["--verb", "--query", "app"], "unknown option '--verb': did you mean --verbose?"),
+        (["--QUERY", "app"], "unknown option '--QUERY': did you mean --query?"),
+        (["--query", "--tmings"], "unknown option '--tmings': did you mean --timings?"),
+        (["--query", "-"], f"unknown option '-' {NO_DASH}"),
+        (["-app"], f"unknown option '-app' {NO_DASH}"),
+        (["--caf\udce9"], f"unknown option '--caf\\udce9' {NO_DASH}"),
+        (["--" + "x" * 100_000], f"unknown option '--{'x' * 78}...' {NO_DASH}"),
+        (["--query=-app"], "an APP must not begin with a dash, but '-app' does"),
+        (["--", "-app"], "an APP must not begin with a dash, but '-app' does"),
+        (["--", "--info"], "an APP must not begin with a dash, but '--info' does: did you mean --info?"),
+        *((words, NO_APP) for words in (["--query"], ["--describe"], ["-v"], ["--plan"], ["--set", "a.b=4"])),
+        (["--query", ""], "APP is empty: is the variable set that it comes from?"),
+        (["--", ""], "APP is empty: is the variable set that it comes from?"),
+        (["app", "b"], "one APP only, but 2 are given: 'app b'; a name with blanks needs quotes"),
+        (["--query", "a", "b\n"], "one APP only, but 2 are given: 'a b\\n'; a name with blanks needs quotes"),
+        (
+            ["x" * 1000] * 50,
+            f"one APP only, but 50 are given: '{'x' * 80}...'; a name with blanks needs quotes",
+        ),
+        (["--info", "--query", "app"], "one at a time of --info, --query"),
+        (["--plan", "app", "--check"], "one at a time of --plan, --check"),
+        (["--json=yes", "--check"], "--json takes no value, but '--json=yes' gives it one"),
+        *(
+            (["app", *words], "--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
+            for words in (["--set"], ["--set", "web.cpu"], ["--set", "web.cpu", "4"], ["--set", "=4"])
+        ),
+        *(
+            ([operation, "--set=web.cpu=4"], "--set goes with --plan or an adjust only")
+            for operation in ("--query=app", "--info", "--check", "--version")
+        ),
+        (
+            ["--query", "app", "--json"],
+            "--json goes with --check or --plan only: all else answers in JSON anyway",
+        ),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_is_refused_with_this_message(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_arguments(words)
+    assert str(raised.value) == message

@@ -1,0 +1,75 @@
+"""SPEC 11: reading config.yaml, as far as its content does not matter."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servo_agg.config_file import read_section
+from servo_agg.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "config.yaml"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"a: [1, 2\n}\n", b"\tx: y\n:::\n", b"a: \xff\xfe\n", b"\x00\x01\x02", b"a: *nobody\n"),
+        *(b"[" * 100_000, b"Agg: 5\nAGG: [\n", bytes(range(256))),
+    ],
+)
+def test_a_file_without_the_bytes_agg_is_not_parsed(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    assert read_section() == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_tells_the_encoding(file: Path, encoding: str) -> None:
+    file.write_text("caf\xe9: 1\nagg: {grace: 7}\n", encoding=encoding)
+    assert read_section() == {"grace": 7}
+    file.write_text("caf\xe9: 1\nagg: {grace: [1, 2]}\n", encoding=encoding)
+    # The mark must not shift the value that the message quotes.
+    with pytest.raises(BadConfiguration, match=r"line 2: agg\.grace is \[1, 2\], but"):
+        read_section()
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"k8s: caf\xe9\nagg: {grace: 1}\n", 1), (b"agg: {grace: 1}\n" + b"x: y\n" * 5000 + b"z: \xff\n", 5002)],
+)
+def test_bytes_that_are_not_utf_8_are_refused_with_their_line(file: Path, content: bytes, line: int) -> None:
+    file.write_bytes(content)
+    with pytest.raises(BadConfiguration) as raised:
+        read_section()
+    assert str(raised.value) == f"config.yaml cannot be read as YAML: it is not UTF-8 (line {line})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("directory", "config.yaml is a directory, but it must be a file"),
+        ("loop", "config.yaml cannot be read: Too many levels of symbolic links"),
+        ("broken link", "config.yaml is a link to nowhere, which does not exist"),
+        ("pipe", "config.yaml is a pipe, but it must be a file"),
+        ("device", "config.yaml is a device, but it must be a file"),
+    ],
+)
+def test_what_is_not_a_file_is_refused(file: Path, kind: str, message: str) -> None:
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to({"broken link": "nowhere", "device": "/dev/zero"}.get(kind, file.name))
+    with pytest.raises(BadConfiguration) as raised:
+        read_section()
+    assert str(raised.value) == message

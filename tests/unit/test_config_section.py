@@ -1,0 +1,306 @@
+"""SPEC 11: section `agg` in the text of config.yaml."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from servo_agg.config_schema import KEYS
+from servo_agg.config_section import parse_section
+from servo_agg.errors import BadConfiguration
+
+LEVELS = 100_000
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(BadConfiguration) as raised:
+        parse_section(text, None)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "agg:\n", "agg: null\n", "agg: {}\n", "# agg: {parallel: 1}\n", "---\n...\n# agg\n"),
+        "k8s: {agg: {parallel: -1}}\n",
+        "aggregate: {parallel: -1}\nflag: x\n",
+        "- agg\n- {agg: {parallel: -1}}\n",
+        "agg\n",
+        "? [agg]\n: {parallel: -1}\n? {agg: 1}\n: 2\n",
+    ],
+)
+def test_a_file_without_keys_in_the_section_configures_nothing(text: str) -> None:
+    assert parse_section(text, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("parallel: 1000", {"parallel": 1000}),
+        ("io_timeout: 2.5", {"io_timeout": 2.5}),
+        ("io_timeout: 0", {"io_timeout": 0}),
+        ("grace: 1000000000", {"grace": 10**9}),
+        ("cancel_grace: 60", {"cancel_grace": 60}),
+        ("on_failure: stop", {"on_failure": "stop"}),
+        ("on_failure: continue", {"on_failure": "continue"}),
+        ("serial: []", {"serial": []}),
+        ("serial: ['git-*', 'k8s-?']", {"serial": ["git-*", "k8s-?"]}),
+        ("complete: [k8s]", {"complete": ["k8s"]}),
+        ("log: /var/log/agg", {"log": "/var/log/agg"}),
+        ("'grace': 1\n  \"parallel\": 2", {"grace": 1, "parallel": 2}),
+        ("grace: &g 1\n  io_timeout: *g", {"grace": 1, "io_timeout": 1}),
+    ],
+)
+def test_a_key_has_the_value_that_is_given(text: str, values: dict[str, Any]) -> None:
+    assert parse_section(f"k8s: {{parallel: 99}}\nagg:\n  {text}\n", None) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !vault secret\nb: !!python/object:os.system {x: 1}\nagg: {grace: 7}\n",
+        "a: !!python/object/apply:os.abort []\nagg: {grace: 7}\n",
+        "!servo\nagg: {grace: 7}\n",
+        "a: &x {grace: 7}\nagg: *x\n",
+        "a: &x {grace: 8}\nagg:\n  <<: *x\n  grace: 7\n",
+        "a: &x 7\nb: !foo\n  - *x\nagg: {grace: *x}\n",
+        "agg: {grace: 7}\nb: &r [*r]\n",
+        "? {a: 1}\n: 2\n? [b]\n: 3\nagg: {grace: 7}\n",
+        "a: *nobody\nagg: {grace: 7}\n",
+        "agg: {grace: 7}\na: 1\na: 2\n",
+        "a: &x 1\nb: &x 7\nagg: {grace: *x}\n",
+        "b: &b {agg: {grace: 7}}\n<<: *b\n",
+        "b: &b {agg: {grace: 7}}\nc: &c {<<: *b}\n<<: [{x: 1}, *c]\n",
+        "b: &b {agg: {grace: 5}}\n<<: *b\nagg: {grace: 7}\n",
+        "b: &b {agg: {grace: 7}}\nc: &c {agg: {grace: 8}}\n<<: [*b, *c]\n",
+        "<<: {agg: {grace: 7}}\n",
+        "a: 2020-13-45\nb: 1.0e+400\nagg: {grace: 7}\n",
+        "{agg: {grace: 7}, caf\xe9: \u20ac}",
+        "%YAML 1.1\n---\nagg:\r\n  grace: 7\r\n",
+        *("agg: {grace: 7}\n---\n[ broken\n", "agg: {grace: 7}\n---\nb: 1\n"),
+        "a0: &a0 [x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 25))
+        + "agg: {grace: 7}\n",
+    ],
+)
+def test_the_rest_of_the_file_is_not_judged(text: str) -> None:
+    assert parse_section(text, None) == {"grace": 7}
+
+
+DEEP = {
+    "lists": "[" * LEVELS + "]" * LEVELS,
+    "lists in lines": "[\n" * LEVELS + "]\n" * LEVELS,
+    "mappings": "{a: " * LEVELS + "}" * LEVELS,
+    "JSON": '{"]":[' * LEVELS + "]}" * LEVELS,
+    "texts and comments in brackets": "[" * 300 + "']]', \"\\\"]]\", it's ] # ]]\n" + "," + "]" * 299,
+    "dashes": "\n  " + "- " * LEVELS + "1",
+    "question marks": "\n  " + "? " * LEVELS + "1",
+    "indented": "\n" + "".join(" " * level + "a:\n" for level in range(2, 1300)),
+}
+AROUND_DEEP = {
+    "before": "base: &base {grace: 7}\ndeep: DEEP\nagg: {<<: *base}\n",
+    "after": "base: &base {grace: 7}\nagg: {<<: *base}\ndeep: DEEP\n",
+    "around": "part:\n  base: &base {grace: 8}\n  deep: DEEP\n  grace: &grace 7\n"
+    "agg: {<<: *base, grace: *grace}\n",
+}
+BRACES = "{a: &a {grace: 7}, deep: DEEP, agg: {<<: *a}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "deep"),
+    [
+        *((text, deep) for deep in DEEP for text in AROUND_DEEP.values()),
+        *((BRACES, deep) for deep in ("lists", "mappings", "JSON")),
+    ],
+)
+def test_the_rest_of_the_file_may_be_nested_to_any_depth(text: str, deep: str) -> None:
+    assert parse_section(text.replace("DEEP", DEEP[deep]), None) == {"grace": 7}
+
+
+COUNT = "a whole number, 1 or more"
+PATTERNS = "a list of name patterns, such as ['k8s-*']"
+SECONDS = "a number of seconds, from 0 to a billion"
+POLICY = "continue or stop"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown", "expected"),
+    [
+        *(("parallel", value, value, COUNT) for value in ("0", "-7", "1.5", "true", "[4]", ".inf", "null")),
+        ("parallel", "", "empty", COUNT),
+        ("parallel", "four", "the text 'four'", COUNT),
+        ("parallel", "'4'", "the text '4'", COUNT),
+        ("parallel", "!Custom 1", "!Custom 1", COUNT),
+        ("parallel", "!!python/object/apply:os.abort []", "!!python/object/apply:os.abort []", COUNT),
+        *(("serial", value, value, PATTERNS) for value in ("[a, 77]", "{name: k8s}", "[[a]]", "5")),
+        ("serial", "k8s-*", "the text 'k8s-*'", PATTERNS),
+        ("complete", "k8s-*", "the text 'k8s-*'", PATTERNS),
+        *(
+            (key, value, value, SECONDS)
+            for key in ("io_timeout", "grace", "cancel_grace")
+            for value in ("-1", ".nan", ".inf", "-.inf", "1000000001", "false", "[77]", "null", "2024-13-45")
+        ),
+        ("io_timeout", "30s", "the text '30s'", SECONDS),
+        ("io_timeout", "1:" * 300_000 + "1", "1:" * 40 + "...", SECONDS),
+        ("grace", "1" * 5000, "1" * 80 + "...", SECONDS),
+        ("grace", "!!float ''", "!!float ''", SECONDS),
+        ("grace", "!!bool x", "!!bool x", SECONDS),
+        ("grace", "!!python/int 5", "!!python/int 5", SECONDS),
+        ("grace", "!!timestamp x", "!!timestamp x", SECONDS),
+        ("grace", "2020-12-05 10:00:00", "2020-12-05 10:00:00", SECONDS),
+        ("grace", "!!set {a}", "!!set {a}", SECONDS),
+        ("grace", "!!binary aGk=", "!!binary aGk=", SECONDS),
+        *(("on_failure", value, value, POLICY) for value in ("false", "{stop: 1}", "[stop]", "null")),
+        ("on_failure", "Stop", "the text 'Stop'", POLICY),
+        ("on_failure", '"\\e[31m\\n"', "the text '\\x1b[31m\\n'", POLICY),
+        ("on_failure", "x" * 1000, f"the text '{'x' * 80}...'", POLICY),
+        ("log", "''", "the text ''", "the path of a file"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_wrong_value_is_refused_with_line_key_and_value(
+    key: str, value: str, shown: str, expected: str
+) -> None:
+    message = refusal(f"agg:\n  {key}: {value}\n")
+    assert message == f"config.yaml, line 2: agg.{key} is {shown}, but it must be {expected}"
+
+
+THE_KEYS = "the keys are parallel, serial, io_timeout, grace, cancel_grace, on_failure, log, complete"
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value", "hint"),
+    [
+        *(
+            (f"{key}: 4", key, "4", f"did you mean {near!r}?")
+            for key, near in [
+                *(("paralel", "parallel"), ("PARALLEL", "parallel"), ("seriell", "serial")),
+                *(("timeout", "io_timeout"), ("io-timeout", "io_timeout"), ("iotimeout", "io_timeout")),
+                *(("graze", "grace"), ("cancelgrace", "cancel_grace"), ("onfailure", "on_failure")),
+            ]
+        ),
+        ("colour: blue", "colour", "the text 'blue'", THE_KEYS),
+        *(("4711: 1", "4711", "1", THE_KEYS), ("'': 1", "", "1", THE_KEYS)),
+        *(("null: 1", "null", "1", THE_KEYS), ("[a, b]: 1", "[a, b]", "1", THE_KEYS)),
+        ("? {a: b}\n  : 1", "{a: b}", "1", THE_KEYS),
+        ("x" * 1000 + ": 1", "x" * 80 + "...", "1", THE_KEYS),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_an_unknown_key_is_refused_with_its_value_and_the_nearest_known_one(
+    line: str, key: str, value: str, hint: str
+) -> None:
+    message = f"config.yaml, line 2: the section agg has an unknown key '{key}' (value {value}): {hint}"
+    assert refusal(f"agg:\n  {line}\n") == message
+
+
+NO_MAPPING = "the section agg must hold keys and values, such as `grace: 5`"
+NOT_YAML = "config.yaml cannot be read as YAML"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # Not a mapping.
+        ("agg: 4711", f"config.yaml, line 1: {NO_MAPPING}, but it is 4711"),
+        ("agg: ''", f"config.yaml, line 1: {NO_MAPPING}, but it is the text ''"),
+        ("agg: some text", f"config.yaml, line 1: {NO_MAPPING}, but it is the text 'some text'"),
+        ("agg:\n  parallel:4\n", f"config.yaml, line 2: {NO_MAPPING}, but it is the text 'parallel:4'"),
+        ("agg:\n- parallel: 4\n", f"config.yaml, line 2: {NO_MAPPING}, but it is - parallel: 4"),
+        ("agg: !Own {grace: 1}", f"config.yaml, line 1: {NO_MAPPING}, but it is !Own {{grace: 1}}"),
+        (
+            "agg: !!python/object/apply:os.abort []",
+            f"config.yaml, line 1: {NO_MAPPING}, but it is !!python/object/apply:os.abort []",
+        ),
+        (
+            "agg: " + "[" * 1500 + "]" * 1500,
+            f"config.yaml, line 1: {NO_MAPPING}, but it is {'[' * 80}...",
+        ),
+        # Given twice, or in two places.
+        (
+            "agg:\n  grace: 1\n  grace: x\n",
+            "config.yaml, line 3: agg.grace is given a second time; leave one of them out",
+        ),
+        (
+            "agg:\n  on_failure: stop\nk8s: {}\nagg:\n  parallel: 2\n",
+            "config.yaml, line 4: here is another section agg; put all its keys into one",
+        ),
+        (
+            "k8s: {}\n---\nagg:\n  parallel: 2\n",
+            (
+                "config.yaml, line 4: the section agg stands after a `---`, but only what comes before"
+                " the second document is read"
+            ),
+        ),
+        # Not YAML.
+        ("agg: {parallel: 1\n", f"{NOT_YAML}: * (line 2, column 1, in what begins in line 1)"),
+        ("agg:\n\tgrace: 1\n", f"{NOT_YAML}: * (line 2, column 1: '\\tgrace: 1')"),
+        (
+            "agg:\n  grace: 1\n serial: []\n",
+            f"{NOT_YAML}: * (line 3, column 2: ' serial: []', in what begins in line 1)",
+        ),
+        ("agg: {grace: 1}\nother: [\n", f"{NOT_YAML}: see line 3, column 1"),
+        ("agg: {grace: 1}\nx: \x00\n", f"{NOT_YAML}: a control character stands there (line 2)"),
+        ("k8s: \x07\nagg: {parallel: 1}\n", f"{NOT_YAML}: a control character stands there (line 1)"),
+        # Aliases, merges and patterns.
+        ("agg: *nobody", "config.yaml, line 1, column 6: the alias has no anchor of its name before it"),
+        ("k8s: agg\n<<: 3\n", "config.yaml, line 2: << merges mappings, and nothing else"),
+        ("agg: {<<: 1}\n", "config.yaml, line 1: << merges mappings, and nothing else"),
+        (
+            "agg: {serial: ['k8s-*', 'x[z-a]*']}\n",
+            (
+                "config.yaml, line 1: agg.serial has the pattern 'x[z-a]*', in which the range 'z-a' is"
+                " the wrong way round"
+            ),
+        ),
+        # Lines are counted as an editor counts them.
+        (
+            "k8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",
+            f"config.yaml, line 2: agg.grace is [1, 2], but it must be {SECONDS}",
+        ),
+        # What stands in the part of the drivers is not quoted: it may be a password.
+        (
+            "k8s: &k8s {password: SECRET}\nagg: {<<: *k8s}\n",
+            f"config.yaml, line 1: the section agg has an unknown key 'password': {THE_KEYS}",
+        ),
+        ("k8s: &k8s SECRET\nagg: *k8s\n", f"config.yaml, line 1: {NO_MAPPING}"),
+        *(
+            (f"k8s:\n  password: {value}\nagg: {{grace: 1}}\n", f"{NOT_YAML}: see line 2, column 13")
+            for value in ("@SECRET", "`SECRET", "%SECRET", "!SECRET!x y")
+        ),
+    ],
+    ids=lambda value: repr(value[:40]),
+)
+def test_a_section_that_cannot_be_read_is_refused_with_this_message(text: str, message: str) -> None:
+    # The words of the YAML parser, which differ from version to version, stand for `*`.
+    pattern = re.escape(message).replace(r"\*\ \(line", r"[^\n]+\ \(line")
+    assert re.fullmatch(pattern, refusal(text))
+
+
+@pytest.mark.parametrize("text", ["agg: {grace: [1, &a {b: *a}]}\n", "agg: &a {grace: *a}\n"])
+def test_a_recursive_value_is_refused(text: str) -> None:
+    assert refusal(text).startswith("config.yaml, line 1: agg.grace is ")
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@example({"io_timeout": 5e-324})
+@given(
+    st.dictionaries(st.sampled_from([*KEYS, "other"]), scalars | st.lists(scalars, max_size=2), max_size=3)
+)
+def test_any_section_is_accepted_as_it_is_or_refused_in_words(section: dict[str, Any]) -> None:
+    try:
+        values = parse_section(yaml.safe_dump({"agg": section}), None)
+    except BadConfiguration as error:
+        message = str(error)
+        assert message.startswith("config.yaml")
+        assert not re.search("Error|<class", message)
+    else:
+        assert values == section
+        assert all(KEYS[key][0](value) for key, value in values.items())
