@@ -43,7 +43,6 @@ SIGCONT = _signal.SIGCONT
 SIGHUP = _signal.SIGHUP
 SIGINT = _signal.SIGINT
 SIGKILL = _signal.SIGKILL
-SIGPIPE = _signal.SIGPIPE
 SIGSTOP = _signal.SIGSTOP
 SIGTERM = _signal.SIGTERM
 SIGUSR1 = _signal.SIGUSR1

@@ -3,8 +3,9 @@
 Rules (SPEC 10):
 - The spawn table holds the drivers that run now. A driver is announced before it is started, gets its pid
   after, and is removed when it has been reaped. Writing a record needs no system call and wakes nobody.
-- The watchdog is forked before the first thread, in a session of its own. Of our descriptors it keeps its end
-  of a pipe and the locks, nothing that the agent waits for.
+- The watchdog is forked before the first thread, in a session of its own. The signals that end us are blocked
+  at that moment, and stay blocked in it. Of our descriptors it keeps its end of a pipe and the locks, nothing
+  that the agent waits for.
 - It sleeps until we have ended, which it learns by a pidfd, or where there is none by the pipe: a driver that
   is being started holds a copy of the other end until its program is executed. Then it stops, as we would,
   each driver in the spawn table, and the processes of drivers that we were stopping.
@@ -24,17 +25,7 @@ import os
 import select
 import time
 
-from servo_agg._compat import (
-    SIG_IGN,
-    SIGCONT,
-    SIGHUP,
-    SIGINT,
-    SIGKILL,
-    SIGPIPE,
-    SIGTERM,
-    SIGUSR1,
-    signal,
-)
+from servo_agg._compat import SIGCONT, SIGKILL
 from servo_agg.drivers.timeouts import StopSequence
 from servo_agg.processes.snapshot import exit_code, read_process, take_snapshot
 from servo_agg.processes.start_token import processes_with_tokens
@@ -253,8 +244,6 @@ def _watch(watched: int, line: int, keep: Iterable[int], spawn_table: SpawnTable
 
 def _detach(line: int, keep: Iterable[int]) -> None:
     os.setsid()
-    for number in (SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE):
-        signal(number, SIG_IGN)
     kept = {line, *keep}
     for descriptor in (0, 1, 2):
         # Its end of the pipe is the only thing that surely exists: /dev/null may be missing.

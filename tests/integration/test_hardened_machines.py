@@ -167,7 +167,7 @@ def test_a_blocked_read_of_proc_delays_neither_signals_nor_the_answer(servo: Ser
     assert not operation.gave_up
 
 
-# A psutil that fails.
+# Machines without pidfds, on which psutil sends signals to members.
 
 PSUTIL = """\
 class Error(Exception): ...
@@ -178,16 +178,21 @@ def process_iter(): raise RuntimeError("no btime in /proc/stat")
 """
 
 
-def test_signals_are_sent_even_if_psutil_fails(servo: ServoDirectory) -> None:
-    servo.add("01silent", "silent")
-    (servo.path / "psutil.py").write_text(PSUTIL, encoding="ascii")
+@pytest.mark.parametrize("psutil", ["sends", "fails"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_without_pidfds_a_tree_is_stopped_even_if_psutil_fails(
+    servo: ServoDirectory, number: signal.Signals, psutil: str
+) -> None:
+    servo.add("01stubborn", "stubborn")
+    if psutil == "fails":
+        (servo.path / "psutil.py").write_text(PSUTIL, encoding="ascii")
     servo.configure("agg: {grace: 0.3}")
-    with servo.start_adjust("01silent.cpu", env={"PYTHONPATH": str(servo.path)}) as running:
-        pids = servo.pids("01silent", "leader", "child", "grandchild")
-        running.send_signal(signal.SIGTERM)
-        operation = running.finish(30)
-    assert not any(alive(pid) for pid in pids.values())
-    assert operation.reply["reason"] == "SIGTERM"
+    environment = {"PYTHONPATH": f"{MACHINE}:{servo.path}", "MACHINE": "no-pidfd"}
+    with servo.start_adjust("01stubborn.cpu", env=environment) as running:
+        pids = servo.pids("01stubborn", "leader", "child", "grandchild")
+        running.send_signal(number)
+        running.finish(30)
+        wait_until(lambda: not any(alive(pid) for pid in pids.values()), 30, "end of the tree")
 
 
 # The watchdog.
@@ -230,7 +235,7 @@ def test_an_adjust_whose_watchdog_has_ended_is_refused(servo: ServoDirectory) ->
         (servo.path / "go").touch()
         operation = running.finish(30)
     assert operation.reply["reason"] == "bad-environment"
-    assert "guardian" in operation.reply["message"]
+    assert "watchdog" in operation.reply["message"]
     assert not (servo.path / "adjusted").exists()
 
 
@@ -238,6 +243,6 @@ def test_the_end_of_the_watchdog_during_an_adjust_is_a_warning(servo: ServoDirec
     servo.add("01silent", "silent")
     with servo.start_adjust("01silent.cpu") as running:
         os.kill(watchdog_of(servo, running), signal.SIGKILL)
-        wait_until(lambda: "guardian" in running.operation.stderr_text, 30, "a warning")
+        wait_until(lambda: "watchdog" in running.operation.stderr_text, 30, "a warning")
         running.send_signal(signal.SIGTERM)
         assert running.finish(30).returncode == 128 + signal.SIGTERM

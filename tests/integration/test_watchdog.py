@@ -7,9 +7,11 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from servo_agg.drivers.watchdog import _RECORD_SIZE, CAPACITY
 from tests.support.processes import alive, children, wait_until
-from tests.support.sources import adjust_script
+from tests.support.sources import adjust_script, sitecustomize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,3 +138,117 @@ def test_a_service_of_a_driver_that_had_exited_is_spared(servo: ServoDirectory) 
         assert alive(pids["service"])
         os.kill(pids["service"], signal.SIGKILL)
         running.resume_reading()
+
+
+def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDirectory) -> None:
+    """As a driver does between its fork and its exec."""
+    servo.add("01silent", "silent")
+    with servo.start_adjust("01silent.cpu") as running:
+        pids = servo.pids("01silent", "leader", "child", "grandchild")
+        directory = Path(f"/proc/{running.pid}/fd")
+        pipes = [path for path in directory.iterdir() if os.readlink(path).startswith("pipe:")]
+        # To open a pipe there gives another end of it.
+        held = [os.open(path, os.O_WRONLY | os.O_NONBLOCK) for path in pipes if writable(path)]
+        running.send_signal(signal.SIGKILL)
+        await_end(pids.values())
+        for descriptor in held:
+            os.close(descriptor)
+
+
+def writable(descriptor: Path) -> bool:
+    return descriptor.lstat().st_mode & 0o200 != 0
+
+
+def test_what_was_found_in_a_stop_is_stopped_after_sigkill_too(servo: ServoDirectory) -> None:
+    """Its parent has exited, and neither its session nor its environment tells whose it is."""
+    servo.configure("agg: {grace: 1}")
+    servo.add_script(
+        "01leaves",
+        adjust_script("""\
+        setsid env -i sh -c 'trap "" TERM; echo "child $$ 01leaves" >>driver.pids
+                             while :; do /bin/sleep 0.1; done' </dev/null >/dev/null 2>&1 &
+        echo "leader $$ 01leaves" >>driver.pids
+        wait
+        """),
+    )
+    with servo.start_adjust("web.cpu") as running:
+        pids = servo.pids("01leaves", "leader", "child")
+        running.send_signal(signal.SIGTERM)
+        wait_until(lambda: not alive(pids["leader"]), 20, "end of the driver")
+        running.send_signal(signal.SIGKILL)
+        # The grace period of the watchdog begins again.
+        await_end([pids["child"]])
+
+
+def test_a_driver_that_exits_while_the_program_is_suspended_may_leave_a_service(
+    servo: ServoDirectory,
+) -> None:
+    servo.add_script(
+        "01leaves",
+        adjust_script("""\
+        setsid sh -c 'echo "service $$ 01leaves" >>driver.pids; exec sleep 600' </dev/null >/dev/null 2>&1 &
+        echo "leader $$ 01leaves" >>driver.pids
+        until [ -e go ]; do sleep 0.02; done
+        echo '{"status":"ok"}'
+        """),
+    )
+    with servo.start_adjust("web.cpu") as running:
+        pids = servo.pids("01leaves", "leader", "service")
+        (watchdog,) = (pid for pid in children(running.pid) if pid != pids["leader"])
+        running.send_signal(signal.SIGSTOP)
+        (servo.path / "go").touch()
+        wait_until(lambda: not alive(pids["leader"]), 20, "end of the driver")
+        looks = wakeups(watchdog)
+        wait_until(lambda: wakeups(watchdog) >= looks + 2, 20, "another look of the watchdog")
+        running.send_signal(signal.SIGKILL)
+        wait_until(lambda: not alive(watchdog), 20, "end of the watchdog")
+        assert alive(pids["service"])
+        os.kill(pids["service"], signal.SIGKILL)
+
+
+def wakeups(pid: int) -> int:
+    """Return how often a process has waited so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt"))
+
+
+HALT_AFTER_SPAWN = """
+    import os, time
+
+    spawn = os.posix_spawn
+
+    def spawn_and_halt(path, words, *rest, **options):
+        pid = spawn(path, words, *rest, **options)
+        if words[1:] == ["app"]:
+            time.sleep(600)
+        return pid
+
+    os.posix_spawn = spawn_and_halt
+"""
+
+
+CLEARED = """env -i sh -c 'echo "child $$ 01clears" >>driver.pids; exec /bin/sleep 600'"""
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        pytest.param(f"(setsid {CLEARED} &)", id="pipe"),
+        pytest.param(f"({CLEARED} >/dev/null &)", id="session"),
+        pytest.param(f"setsid {CLEARED} >/dev/null &", id="descent"),
+    ],
+)
+def test_a_driver_whose_pid_was_not_recorded_is_found_though_it_cleared_its_environment(
+    servo: ServoDirectory, child: str
+) -> None:
+    driver = f'echo "leader $$ 01clears" >>driver.pids\n{child}\nexec env -i /bin/sleep 600\n'
+    servo.add_script("01clears", adjust_script(driver))
+    with servo.start_adjust("web.cpu", env=sitecustomize(servo, HALT_AFTER_SPAWN)) as running:
+        pids = servo.pids("01clears", "leader", "child")
+        wait_until(lambda: not any(has_start_token(pid) for pid in pids.values()), 20, "no start token")
+        running.send_signal(signal.SIGKILL)
+        await_end(pids.values())
+
+
+def has_start_token(pid: int) -> bool:
+    return b"SERVO_AGG_START=" in Path(f"/proc/{pid}/environ").read_bytes()

@@ -8,6 +8,7 @@ or more of these words. They concern the processes whose command line contains t
     foreign    /proc is that of another pid namespace
     blocks     a read of /proc/PID/stat of a process `hangs` blocks until the file `go` exists
     no-null    there is no /dev/null
+    no-pidfd   the kernel has no pidfds
     no-fd      there is no list of the open descriptors, of which there may be a billion
 """
 
@@ -18,12 +19,15 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import signal
+import sys
 import time
 from typing import Any
 
 _words = os.environ.get("MACHINE", "").split()
 _kill, _killpg, _listdir, _open, _sysconf = os.kill, os.killpg, os.listdir, os.open, os.sysconf
 _read_file, _readlink = builtins.open, os.readlink
+_pidfd_send_signal = signal.pidfd_send_signal
 
 
 def _is(pid: object, word: str) -> bool:
@@ -48,6 +52,18 @@ def _killpg_if_allowed(group: int, number: int) -> None:
     if _is(group, "another-users"):
         raise _error(errno.EPERM)
     _killpg(group, number)
+
+
+def _pidfd_send_if_allowed(pidfd: int, number: int, *rest: Any) -> None:
+    with _read_file(f"/proc/self/fdinfo/{pidfd}") as info:
+        pid = next(line.split()[1] for line in info if line.startswith("Pid:"))
+    if _is(pid, "another-users"):
+        raise _error(errno.EPERM)
+    _pidfd_send_signal(pidfd, number, *rest)
+
+
+def _pidfd_open(pid: int, flags: int = 0) -> int:  # noqa: ARG001 - as os.pidfd_open
+    raise _error(errno.ENOSYS)
 
 
 def _list(path: Any = ".") -> list[Any]:
@@ -81,6 +97,9 @@ def _read_link(path: Any, **options: Any) -> Any:
 
 if "forbids" in _words:
     os.kill, os.killpg = _kill_if_allowed, _killpg_if_allowed
+    sys.modules["_signal"].pidfd_send_signal = _pidfd_send_if_allowed  # type: ignore[attr-defined]
+if "no-pidfd" in _words:
+    os.pidfd_open = _pidfd_open
 if {"hides", "no-fd"} & set(_words):
     os.listdir = _list
 if {"hides", "blocks"} & set(_words):
