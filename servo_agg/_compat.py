@@ -72,8 +72,7 @@ def signal_name(number: int) -> str:
 
 def signal_number(name: str) -> int:
     """Return the number of a signal."""
-    number: int = vars(_signal)[name]
-    return number
+    return int(vars(_signal)[name])
 
 
 def json_scanner(

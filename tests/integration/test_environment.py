@@ -599,7 +599,6 @@ def test_a_strange_config_yaml_is_accepted(one: ServoDirectory, content: str | b
 
 NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipe": (os.mkfifo, "is a pipe"),
-    "endless": (lambda path: path.symlink_to("/dev/zero"), "longer than 64 MiB"),
     "unreadable": (lambda path: path.touch(0), "Permission denied"),
 }
 

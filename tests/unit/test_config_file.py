@@ -73,3 +73,11 @@ def test_what_is_not_a_file_is_refused(file: Path, kind: str, message: str) -> N
     with pytest.raises(BadConfiguration) as raised:
         read_section()
     assert str(raised.value) == message
+
+
+def test_a_file_of_more_than_64_mib_is_refused(file: Path) -> None:
+    with file.open("wb") as written:
+        written.truncate((64 << 20) + 1)
+    with pytest.raises(BadConfiguration) as raised:
+        read_section()
+    assert str(raised.value) == "config.yaml is longer than 64 MiB"
