@@ -142,3 +142,43 @@ def test_a_signal_ends_the_program_within_half_a_second_while_stdout_is_blocked(
     assert result.code == 128 + signal.SIGTERM
     assert result.seconds < allowed(AT_ONCE)
     assert stage.survivors() == {}
+
+
+STORM = """
+import os, sys
+for _ in range(3):
+    if os.fork() == 0:
+        break
+sent = 0
+try:
+    while True:
+        os.kill(int(sys.argv[1]), 10)
+        sent += 1
+        if sent == 300000:
+            os.write(1, b"+")
+except ProcessLookupError:
+    pass
+"""
+"""Four processes that send another one SIGUSR1 until it has ended; each prints a + after 300,000."""
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["it-ends", "SIGTERM"])
+def test_a_million_cancels_delay_neither_the_end_nor_a_signal(stage: Stage, number: int | None) -> None:
+    stage.grace(600)
+    stage.shape(FIRST, "adjust", "tree")
+    stage.start()
+    stage.await_driver(FIRST, "adjust")
+    command = [sys.executable, "-c", STORM, str(stage.running.pid)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as storm:
+        assert storm.stdout is not None
+        assert storm.stdout.read(4) == b"++++"
+        if number is None:
+            stage.release()
+        else:
+            stage.send(number)
+        result = stage.end()
+    assert result.status_and_reason == (
+        ("canceled", "SIGUSR1") if number is None else ("terminated", "SIGTERM")
+    )
+    assert result.seconds < allowed(AT_ONCE)
+    assert stage.running.operation.stderr_text == ""

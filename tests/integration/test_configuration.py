@@ -103,6 +103,18 @@ def test_serial_drivers_are_never_queried_at_the_same_time(
     assert list(completed.reply["application"]["components"]) == sorted([*serial, *others])
 
 
+@pytest.mark.full
+def test_many_serial_drivers_take_no_longer_than_with_parallel_1(servo: ServoDirectory) -> None:
+    """The time per driver does not grow with their number."""
+    for number in range(1000):
+        servo.add_script(f"{number:04}", "#!/bin/sh\necho '{\"application\":{}}'\n")
+    seconds = []
+    for section in ("{parallel: 1}", "{serial: ['*']}"):
+        servo.configure(f"agg: {section}")
+        seconds.append(servo.run("--query", "app").seconds)
+    assert seconds[1] < 2.5 * seconds[0]
+
+
 def test_io_timeout_of_the_section_applies_without_the_variable(servo: ServoDirectory) -> None:
     servo.add("driver", "silent", when="query")
     servo.configure("agg: {io_timeout: 1}")

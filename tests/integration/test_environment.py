@@ -597,18 +597,10 @@ def test_a_strange_config_yaml_is_accepted(one: ServoDirectory, content: str | b
     succeeds(run_in(one, ["--query", "app"], before="ulimit -v 400000"))
 
 
-NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a pipe": (os.mkfifo, "is a pipe"),
-    "unreadable": (lambda path: path.touch(0), "Permission denied"),
-}
-
-
-@pytest.mark.parametrize(("make", "part"), NO_FILES.values(), ids=NO_FILES.keys())
-def test_a_config_yaml_that_is_no_readable_file_is_refused(
-    one: ServoDirectory, make: Callable[[Path], object], part: str
-) -> None:
-    make(one.path / "config.yaml")
-    fails(run_in(one, ["app"], prefix=UNPRIVILEGED), "bad-configuration", "config.yaml", part)
+def test_a_config_yaml_that_may_not_be_read_is_refused(one: ServoDirectory) -> None:
+    (one.path / "config.yaml").touch(0)
+    completed = run_in(one, ["app"], prefix=UNPRIVILEGED)
+    fails(completed, "bad-configuration", "config.yaml", "Permission denied")
 
 
 def test_a_config_yaml_may_be_dev_null(one: ServoDirectory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servo_agg.protocol.messages import LINE_LIMIT
 from tests.support.processes import alive, state, wait_until
 from tests.support.servo import retry_under_load
-from tests.support.sources import adjust_script
+from tests.support.sources import adjust_script, sitecustomize
 
 if TYPE_CHECKING:
     from tests.support.agent import Operation
@@ -145,6 +147,38 @@ def test_no_driver_is_started_after_the_limit_of_all(servo: ServoDirectory) -> N
     assert others == {f"on --info: {late}"}
 
 
+SLOW_CONFIGURATION = """
+    import os, time
+
+    stat = os.stat
+
+    def slow(path, **options):
+        if path == "config.yaml":
+            time.sleep(60)
+        return stat(path, **options)
+
+    os.stat = slow
+"""
+"""A file server that does not answer when config.yaml is looked at."""
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["timeout", "SIGTERM"])
+def test_a_configuration_that_hangs_delays_neither_the_answer_nor_a_signal(
+    servo: ServoDirectory, number: int | None
+) -> None:
+    servo.configure("agg: {grace: 1}")
+    env = {**sitecustomize(servo, SLOW_CONFIGURATION), "OPTUNE_IO_TIMEOUT": "60" if number else "1"}
+    with servo.start("--query", "app", env=env) as program:
+        if number:
+            # Nothing but the main thread and the three others shows that it hangs.
+            wait_until(lambda: len(os.listdir(f"/proc/{program.pid}/task")) >= 4, 30, "the thread that reads")
+            program.send_signal(number)
+        completed = program.finish(timeout=20)
+    assert completed.reply["reason"] == ("SIGTERM" if number else "bad-configuration")
+    if not number:
+        assert "could not be read within 0.5 s" in completed.reply["message"]
+
+
 def test_time_in_which_the_program_was_stopped_does_not_count(servo: ServoDirectory) -> None:
     servo.add_script(
         "01works",
@@ -166,6 +200,38 @@ def test_time_in_which_the_program_was_stopped_does_not_count(servo: ServoDirect
         running.send_signal(signal.SIGCONT)
         operation = running.finish()
     assert operation.ok
+
+
+def test_short_pauses_of_the_program_and_its_driver_do_not_add_up_to_a_silence(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01works",
+        adjust_script("""\
+        echo "leader $$ 01works" >>driver.pids
+        until [ -e go ]; do sleep 0.02; done
+        echo '{"status":"ok"}'
+        """),
+    )
+    with servo.start_adjust("web.cpu", env={"OPTUNE_IO_TIMEOUT": "2"}) as running:
+        pids = [servo.pids("01works", "leader")["leader"], running.pid]
+        for _ in range(3):
+            # The times that count: 1.2 s in all, and the driver may be silent for 1 s.
+            for number, seconds in ((signal.SIGSTOP, 0.4), (signal.SIGCONT, 0.05)):
+                for pid in pids:
+                    os.kill(pid, number)
+                time.sleep(seconds)
+        (servo.path / "go").touch()
+        operation = running.finish()
+    assert operation.ok
+
+
+@pytest.mark.full
+def test_lines_that_take_long_to_decode_do_not_stop_the_clock(servo: ServoDirectory) -> None:
+    unit = "[" * 17 + "]" * 17 + ","
+    line = f'{{"progress":[{unit * (LINE_LIMIT // len(unit) - 1)}0]}}\n'
+    (servo.path / "line").write_text(line, encoding="ascii")
+    servo.add_script("01floods", "#!/bin/sh\nwhile :; do cat line; done\n")
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"}, timeout=20)
+    assert completed.reply["reason"] == "timeout"
 
 
 def test_no_driver_is_timed_out_while_the_agent_does_not_read(servo: ServoDirectory) -> None:

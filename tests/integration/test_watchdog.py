@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 
 from servo_agg.drivers.watchdog import _RECORD_SIZE, CAPACITY
 from tests.support.processes import alive, children, wait_until
-from tests.support.sources import adjust_script, sitecustomize
+from tests.support.sources import adjust_script, sitecustomize, with_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,15 +70,18 @@ def test_the_agent_sees_end_of_file_at_once(servo: ServoDirectory) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_the_watchdog_ignores_signals_and_has_its_own_session(servo: ServoDirectory) -> None:
-    servo.add("01silent", "silent")
-    with servo.start_adjust("01silent.cpu") as running:
+@pytest.mark.parametrize("command", [["./adjust"], [sys.executable, "-m", "servo_agg"]], ids=["adjust", "-m"])
+def test_the_watchdog_ignores_signals_and_has_its_own_session(
+    servo: ServoDirectory, command: list[str]
+) -> None:
+    servo.add("01silent", "silent", when="query")
+    with servo.start("--query", "app", command=command) as program:
         pids = servo.pids("01silent", "leader", "child", "grandchild")
-        (watchdog,) = (pid for pid in children(running.pid) if pid != pids["leader"])
+        (watchdog,) = (pid for pid in children(program.pid) if pid != pids["leader"])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             os.kill(watchdog, number)
         assert os.getsid(watchdog) == watchdog
-        running.send_signal(signal.SIGKILL)
+        program.send_signal(signal.SIGKILL)
         await_end(pids.values())
 
 
@@ -225,6 +229,43 @@ HALT_AFTER_SPAWN = """
 
     os.posix_spawn = spawn_and_halt
 """
+
+
+STOP_BEFORE_EXEC = """
+    import os, signal
+
+    def spawn(path, words, environment, *, file_actions, **_):
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.setsid()
+            for _, end, number in file_actions:
+                os.dup2(end, number)
+            os.execve(path, words, environment)
+        os.waitpid(pid, os.WUNTRACED)
+        os.waitpid(pid, os.WCONTINUED)
+        return pid
+
+    os.posix_spawn = spawn
+"""
+
+
+@pytest.mark.full
+def test_a_driver_that_is_stopped_before_it_executes_its_program_is_continued(servo: ServoDirectory) -> None:
+    """As by a SIGSTOP to our group that is followed by a SIGCONT before the driver has its own session."""
+    servo.add("01plain", "plain")
+    completed = servo.run("--query", "app", env=sitecustomize(servo, STOP_BEFORE_EXEC))
+    assert completed.returncode == 0
+
+
+def test_no_more_drivers_run_at_once_than_the_spawn_table_has_room_for(servo: ServoDirectory) -> None:
+    servo.configure("agg: {parallel: 5}")
+    for number in range(5):
+        servo.add(f"{number:02}slow", "slow", when="query", seconds=0.1)
+    command = with_constant("servo_agg.drivers.watchdog.CAPACITY", 2)
+    completed = servo.run("--query", "app", command=command)
+    assert completed.returncode == 0
+    assert len(completed.reply["application"]["components"]) == 5
 
 
 CLEARED = """env -i sh -c 'echo "child $$ 01clears" >>driver.pids; exec /bin/sleep 600'"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,13 @@ def sitecustomize(servo: ServoDirectory, source: str) -> dict[str, str | None]:
     directory.mkdir(exist_ok=True)
     (directory / "sitecustomize.py").write_text(textwrap.dedent(source), encoding="utf-8")
     return {"PYTHONPATH": str(directory)}
+
+
+def with_constant(name: str, value: object) -> list[str]:
+    """Return the command that runs the program with another value of a constant, `MODULE.CONSTANT`."""
+    module = name.rpartition(".")[0]
+    program = f"import {module}; {name} = {value!r}; from servo_agg.cli import main; main()"
+    return [sys.executable, "-c", program]
 
 
 _HIDE_MODULES = """

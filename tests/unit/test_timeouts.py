@@ -12,7 +12,6 @@ from servo_agg.drivers.timeouts import (
     KILL_WAIT,
     SHORT_GRACE,
     SHORT_KILL_WAIT,
-    TRANSITIONS,
     Deadlines,
     StopSequence,
     Timeouts,
@@ -368,13 +367,3 @@ def test_each_phase_has_its_timeouts(
 ) -> None:
     timeouts = timeouts_for(phase, 100, limit=limit, checked=checked, **GRACES)
     assert {name: getattr(timeouts, name) for name in expected} == expected
-
-
-# The states of a driver run.
-
-
-def test_every_state_is_left_by_the_events_of_the_table_and_ends() -> None:
-    assert {state for state, _ in TRANSITIONS} == {"starting", "running", "stopping", "killing"}
-    assert set(TRANSITIONS.values()) == {"running", "stopping", "killing", "ended"}
-    order = ["starting", "running", "stopping", "killing", "ended"]
-    assert all(order.index(before) < order.index(after) for (before, _), after in TRANSITIONS.items())
