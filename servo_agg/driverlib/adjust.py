@@ -1,7 +1,7 @@
 """The base class of adjust drivers: command line, JSON lines, progress, cancel, errors (SPEC 12).
 
-A driver is an executable that describes and changes the settings of something. With this module it is a
-subclass of `Adjust` that says what is its own, and nothing else:
+A driver is an executable that describes and changes the settings of an application. With this module, it is a
+subclass of `Adjust`:
 
     #!/usr/bin/env python3
     from adjust import Adjust, AdjustError
@@ -21,7 +21,7 @@ subclass of `Adjust` that says what is its own, and nothing else:
     if __name__ == "__main__":
         Lamp("1.0", "dims the lamp", supports_cancel=False).run()
 
-What such a driver then is to its caller:
+This driver has the following command line:
 
     lamp --version       the version, as text
     lamp --info [APP]    {"version": "1.0", "has_cancel": false}
@@ -29,22 +29,23 @@ What such a driver then is to its caller:
     lamp APP             reads {"application": {...}, "control": {...}} from stdin, prints progress lines,
                          then {"status": "ok"} or {"status": ..., "reason": ..., "message": ...}
 
-The exit status is 0 on success, 1 on failure or cancel, 2 on wrong usage, 128 + n when ended by signal n.
-The driver's interpreter loads this file, and that may be any Python from 3.6 on: annotations are quoted where
-that one would evaluate them. Every driver pays for what is imported here each time it starts, so what only
-some need is imported where it is used.
+The exit status is 0 on success, 1 on failure or cancel, 2 on wrong usage, 128 + n after signal n.
+
+The driver's interpreter loads this file, so it must work with Python 3.6. Annotations are quoted where
+Python 3.6 would evaluate them. Each import delays the start of every driver, so modules that only some
+drivers need are imported where they are used.
 """
-# ruff: noqa: INP001 - it is found through PYTHONPATH, as `adjust`: its directory is no package
-# ruff: noqa: PLC0415 - what only some drivers need is imported where it is used: start-up time
+# ruff: noqa: INP001 - drivers find it through PYTHONPATH as `adjust`: its directory is not a package
+# ruff: noqa: PLC0415 - modules that only some drivers need are imported late, for a faster start
 
 import argparse
 import json
 import os
 import signal
 import sys
-from _thread import RLock  # `threading` offers the same lock, for the price of importing it
+from _thread import RLock  # `threading` has the same lock, but takes time to import
 
-TYPE_CHECKING = False  # `typing` has it too, for the same price
+TYPE_CHECKING = False  # `typing` has it too, but takes time to import
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType, ModuleType
@@ -52,28 +53,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Adjust", "AdjustError", "print_json_error"]
 
-_ONE_PIECE = 4096
-"""Bytes that Linux writes to a pipe all at once or not at all."""
+_ATOMIC_WRITE = 4096
+"""Bytes up to which Linux writes to a pipe atomically (PIPE_BUF)."""
 
 _SIGNALS = range(1, 32)
-"""All that a driver may have a handler for, but the real-time ones, two of which belong to the C library."""
+"""All signals except the real-time ones, two of which the C library uses."""
 
-_DESCRIBES = ("type", "min", "max", "step", "values", "unit", "default", "pinned")
-"""The keys of a setting's configuration that belong in its description."""
+_DESCRIPTION_KEYS = ("type", "min", "max", "step", "values", "unit", "default", "pinned")
+"""The keys of a setting's configuration that are copied to its description."""
 
-_output = RLock()
-"""Held while a line is printed. A signal handler may print while the code that it interrupted does."""
+_output_lock = RLock()
+"""Held while a line is printed; reentrant, since a signal handler may interrupt a print and print itself."""
 
 
 class AdjustError(Exception):
-    """What a driver raises to end with a failure that the agent is told of (SPEC 12).
+    """An error that a driver raises to report a failure to the agent (SPEC 12).
 
-    The arguments make up the message, which is for a person: what failed, why, what to do. `status` is what
-    the agent acts on: "failed", "rejected" (the values cannot be had and nothing was changed), "aborted",
-    "transient-failure". `reason` is one word for machines, e.g. "start-failed" or "app-unavailable".
+    The arguments form the message, which is for people: what failed, why, and what to do. The agent acts on
+    `status`: "failed", "rejected" (the values are not possible and nothing was changed), "aborted" or
+    "transient-failure". `reason` is one word for programs, for example "start-failed" or "app-unavailable".
     """
 
-    # For a subclass whose constructor does not call this one.
+    # Defaults for a subclass whose constructor does not call this one.
     status = "failed"
     reason = "unknown"
 
@@ -83,12 +84,12 @@ class AdjustError(Exception):
         super().__init__(*args)
 
 
-_NOT_OF_AN_ENCODER = (AdjustError, SystemExit, KeyboardInterrupt, GeneratorExit)
-"""What passes through a call of an encoder. Encoders' own exceptions derive from BaseException."""
+_NOT_ENCODER_ERRORS = (AdjustError, SystemExit, KeyboardInterrupt, GeneratorExit)
+"""Exceptions that are not errors of an encoder. An encoder may raise any other BaseException."""
 
 
 class _Stopped(SystemExit):
-    """The way out of a driver that is to stop: `finally` clauses run, `except Exception` lets it pass."""
+    """Raised to stop the driver: `finally` clauses run, and `except Exception` does not catch it."""
 
     def __init__(self, status: str, number: int, code: int) -> None:
         super().__init__(code)
@@ -101,21 +102,21 @@ class _Stopped(SystemExit):
 
 
 class Adjust:
-    """An adjust driver; to be subclassed (SPEC 12).
+    """The base class of an adjust driver (SPEC 12).
 
-    Arguments: `version`, any text; `cli_desc`, what --help says of the driver; `supports_cancel`, whether the
-    driver may be sent SIGUSR1 to make it give up early; `progress_interval`, the seconds between two progress
-    messages that are printed during `adjust` without the driver's doing, None for none.
+    Arguments: `version`, any text; `cli_desc`, the description in --help; `supports_cancel`, whether SIGUSR1
+    makes the driver stop early; `progress_interval`, the seconds between progress messages that are printed
+    automatically during `adjust`, or None for no such messages.
 
-    A subclass overrides `query` and `adjust`, and if it likes `info` and `handle_cancel`. It finds:
+    A subclass overrides `query` and `adjust`, and optionally `info` and `handle_cancel`. Its attributes are:
 
-    `parser`          the ArgumentParser; add arguments between construction and `run`
-    `args`            what the parser found; a subclass may assign another namespace before `run`
-    `app_id`          APP of the command line, or None (--info may come without it); may be assigned, too
-    `input_data`      the object read from stdin; None unless in an adjust
+    `parser`          the ArgumentParser; add arguments before `run`
+    `args`            the parsed command line; a subclass may assign another namespace before `run`
+    `app_id`          APP of the command line, or None (--info does not need it); may be assigned too
+    `input_data`      the object read from stdin; None except in an adjust
     `progress`        percent done, 0 to 100; the subclass sets it
-    `progress_message`  the text that goes with it when `print_progress` is given none
-    `timer`           the thread that prints progress every `progress_interval` seconds, None if none runs
+    `progress_message`  the default text of progress messages
+    `timer`           the thread that prints progress every `progress_interval` seconds, or None
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Adjust:
         self.progress_message: Any = None
         self.timer: Any = None
 
-        # "resolve": a driver may bring an option of its own by a name that is ours.
+        # "resolve": a driver may replace one of these options by its own.
         self.parser = argparse.ArgumentParser(description=cli_desc, conflict_handler="resolve")
         self.parser.add_argument("--version", action="store_true", help="print the version and exit")
         self.parser.add_argument(
@@ -149,18 +150,18 @@ class Adjust:
             "app_id", nargs="?", metavar="APP", help="the application; needed except for --info and --version"
         )
 
-        # All that is ours to know hangs on one mangled name: drivers use `_process`, `_fail` and the like.
+        # All private state is behind one mangled name: subclasses use names such as `_process` and `_fail`.
         self.__run = _Run(self)
 
-    # Attributes that exist before `run`: the command line is parsed when they are first used.
+    # These attributes can be used before `run`: the first use parses the command line.
 
     @property
     def args(self) -> "Any":
-        """What the parser found on the command line."""
-        mine = vars(self)
-        if mine.get("args") is None:
-            mine["args"] = self.__run.parse_early()
-        return mine["args"]
+        """The parsed command line."""
+        attributes = vars(self)
+        if attributes.get("args") is None:
+            attributes["args"] = self.__run.parse_early()
+        return attributes["args"]
 
     @args.setter
     def args(self, value: "Any") -> None:
@@ -176,49 +177,50 @@ class Adjust:
     def app_id(self, value: "str | None") -> None:
         vars(self)["app_id"] = value
 
-    # What a subclass overrides.
+    # A subclass overrides these methods.
 
     def info(self) -> "dict[str, Any]":
-        """Return what --info prints: at least `version` and `has_cancel`; a key left out is filled in."""
+        """Return the output of --info; `version` and `has_cancel` are added if they are missing."""
         return {"version": self.version, "has_cancel": bool(self.supports_cancel)}
 
     def query(self) -> "dict[str, Any]":
-        """Return the present settings: `{"application": {"components": {C: {"settings": {S: {...}}}}}}`.
+        """Return the current settings: `{"application": {"components": {C: {"settings": {S: {...}}}}}}`.
 
-        What stands inside of `application` may also be returned alone. Each setting has `value`, `type`
-        ("range" with `min`, `max`, `step`; "enum" with `values`) and, if it has one, `unit`.
-        Raise AdjustError when the settings cannot be told.
+        The value of `application` may also be returned alone. Each setting has `value`, `type` ("range" with
+        `min`, `max`, `step`; "enum" with `values`) and optionally `unit`. Raise AdjustError if the settings
+        cannot be determined.
         """
         raise AdjustError("this driver cannot be queried: it defines no query()", reason="not-implemented")
 
-    def adjust(self, data: "dict[str, Any]") -> "Any":  # noqa: ARG002 - it is what an override gets
-        """Make the settings what `data` says; `data` is the object read from stdin, whole.
+    def adjust(self, data: "dict[str, Any]") -> "Any":  # noqa: ARG002 - the argument of an override
+        """Change the settings as `data` says; `data` is the whole object read from stdin.
 
-        A dict that is returned is merged into the reply: `{"status": "ok"}` and what it holds; anything else
-        that is returned is disregarded. Raise AdjustError when it cannot be done. An override that takes no
-        argument, as drivers had it of old, is called without one and finds the object in `input_data`.
+        A dict that is returned is merged into the reply, `{"status": "ok"}`; any other result is ignored.
+        Raise AdjustError if the change fails. An override without a parameter, as in older drivers, is called
+        without an argument, and can read the object from `input_data`.
         """
         raise AdjustError("this driver cannot adjust: it defines no adjust()", reason="not-implemented")
 
-    def handle_cancel(self, signal: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - the usual pair
-        """Give up early. Called on SIGUSR1 during an adjust, each time it comes, when cancel is supported.
+    def handle_cancel(self, signal: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - handler signature
+        """Stop early. Called for each SIGUSR1 during an adjust if cancel is supported.
 
-        This one ends the driver where it is: `finally` clauses run, then the last line says `canceled`. An
-        override may raise AdjustError, or note that there is a cancel and return: `adjust` then goes on and
-        ends when it has come to a safe point. `signal` is the number, `frame` what was interrupted.
+        This method stops the driver at once: `finally` clauses run, and the last line has the status
+        `canceled`. An override may raise AdjustError, or store that there was a cancel and return; `adjust`
+        then continues, and stops at a safe point. `signal` is the number, `frame` the interrupted frame.
         """
-        self.__run.leave("canceled", signal, 1)
+        self.__run.stop("canceled", signal, 1)
 
-    # What a subclass calls.
+    # A subclass calls these methods.
 
     def run(self) -> None:
-        """Do what the command line asks for; returns after an adjust that went well, else exits.
+        """Run the command of the command line. Return after a successful adjust; exit in all other cases.
 
-        Whatever `query` or `adjust` raises becomes the last line on stdout: {"status", "reason", "message"}
-        for an AdjustError, {"status", "error", "class", "message"} for another exception, whose traceback
-        goes to stderr; the exit status is 1. A SystemExit of the driver's own passes, and nothing is printed.
+        If `query` or `adjust` raises, print a failure as the last line on stdout and exit with status 1. The
+        keys are {"status", "reason", "message"} for an AdjustError, and {"status", "error", "class",
+        "message"} for any other exception, whose traceback is printed on stderr. A SystemExit that the driver
+        raises is not caught, and nothing is printed.
         """
-        self.__run.do()
+        self.__run.run()
 
     def print_progress(
         self,
@@ -227,11 +229,11 @@ class Adjust:
         stage: "str | None" = None,
         stageprogress: "float | None" = None,
     ) -> None:
-        """Print one progress line: `progress` percent, and the text or `progress_message`.
+        """Print a progress line with `progress` percent and `message`, by default `progress_message`.
 
-        `msg_index` numbers the messages, `stage` names the present stage and `stageprogress` tells how many
-        percent of that are done; each is left out when None. Any thread may call it. Once the final line has
-        been printed it does nothing.
+        `msg_index` is the number of the message, `stage` the name of the current stage and `stageprogress`
+        its percentage; each is left out if it is None. May be called from any thread. Does nothing after the
+        final line.
         """
         line = {
             "progress": self.progress,
@@ -240,29 +242,29 @@ class Adjust:
             "stage": stage,
             "stageprogress": stageprogress,
         }
-        # JSON has no NaN, and a line that is no JSON costs the driver its life.
-        told = {key: value for key, value in line.items() if value is not None and _is_finite(value)}
-        told.setdefault("progress", 0)
-        with _output:
-            if not self.__run.answered:
-                _print_line(sys.stdout, _dumps(told))
+        # JSON has no NaN, and a driver that prints a line that is not JSON is stopped.
+        content = {key: value for key, value in line.items() if value is not None and _is_finite(value)}
+        content.setdefault("progress", 0)
+        with _output_lock:
+            if not self.__run.has_replied:
+                _print_line(sys.stdout, _dumps(content))
 
     def debug(self, *message: "Any") -> None:
-        """Print the arguments, separated by blanks, as one line on stderr."""
+        """Print the arguments, separated by spaces, as one line on stderr."""
         _print_line(sys.stderr, " ".join(map(str, message)))
 
     def start_progress_timer(self) -> None:
-        """Start printing a progress line every `progress_interval` seconds, until `stop_progress_timer`.
+        """Print a progress line every `progress_interval` seconds until `stop_progress_timer` is called.
 
-        `run` does it before `adjust`. A timer that runs already is replaced. Without a `progress_interval`
-        there is none.
+        `run` calls this before `adjust`. A running timer is replaced. Without a `progress_interval`, no timer
+        is started.
         """
         self.stop_progress_timer()
         if self.progress_interval:
-            self.timer = _repeat(self.progress_interval, self.__run.beat)
+            self.timer = _repeat(self.progress_interval, self.__run.print_timed_progress)
 
     def stop_progress_timer(self) -> None:
-        """Stop what `start_progress_timer` started; `run` does it before the final line."""
+        """Stop the timer; `run` calls this before the final line."""
         timer, self.timer = self.timer, None
         if timer is not None:
             timer.cancel()
@@ -270,22 +272,23 @@ class Adjust:
     def print_json_error(
         self, error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
     ) -> None:
-        """Print a line that tells of an error, as the function of that name does; the driver goes on."""
+        """Print a failure line, like the function `print_json_error`; the driver continues."""
         print_json_error(error, cl, message, status, reason)
 
     def _print_json_error(
         self, error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
     ) -> None:
-        """Print such a line; the name that older drivers call."""
+        """Print a failure line; older drivers use this name."""
         self.print_json_error(error, cl, message, status, reason)
 
     def get_oco_settings(self, config: "Mapping[str, Any] | None") -> "list[str]":
-        """Return the names of the settings that the driver's configuration `config` defines, each once.
+        """Return the names of the settings in the driver's configuration `config`, without duplicates.
 
-        They stand in `settings` of `config`, and in `settings` of each of its `components`; with neither key,
-        `config` is itself the mapping of settings. A setting with an `encoder` stands for the settings that
-        `encoders.base` describes, given the setting's `default`. An encoder that cannot describe them without
-        the present value stands for those in its own `settings`. Raises AdjustError where that is impossible.
+        They are the keys of `settings` of `config`, and of `settings` of each of its `components`; with
+        neither key, `config` is itself the mapping of settings. A setting with an `encoder` is replaced by
+        the settings that `encoders.base` describes for the setting's `default`. If the encoder cannot
+        describe that, it is replaced by those in the encoder's own `settings`. Raise AdjustError if neither
+        exists.
         """
         names: dict[str, None] = {}
         for name, setting in _configured_settings(config):
@@ -305,10 +308,10 @@ class Adjust:
             return list(settings)
 
     def requested_settings(self, data: "Mapping[str, Any] | None" = None) -> "dict[str, dict[str, Any]]":
-        """Return the settings that the optimizer asks for: `{component: {setting: {"value": ...}}}`.
+        """Return the requested settings: `{component: {setting: {"value": ...}}}`.
 
-        `data` is the object given to `adjust`, by default `input_data`. Components without a setting, and
-        settings that are null, are left out: null counts as not given.
+        `data` is the object passed to `adjust`, by default `input_data`. Settings that are null, and
+        components without settings, are left out.
         """
         found: dict[str, dict[str, Any]] = {}
         application = ((self.input_data if data is None else data) or {}).get("application") or {}
@@ -326,20 +329,19 @@ class Adjust:
         settings: "Mapping[str, Any]",
         expected_type: "Any" = None,
     ) -> "Any":
-        """Return the value to write for the setting `name`, None when `settings` gives none for it.
+        """Return the value to write for the setting `name`, or None if `settings` has no value for it.
 
-        `config` is the setting's section of the driver's configuration. With a key `encoder` in it, several
-        settings of the optimizer make up one value: `encoders.base` of the servo directory computes it from
-        `settings`, in the type `expected_type` if that is given. Without, it is the `value` of
-        `settings[name]`. `settings` is `{setting: {"value": ...}}`. Raises AdjustError where it cannot be
-        done.
+        `config` is the setting's section of the driver's configuration, and `settings` is
+        `{setting: {"value": ...}}`. If `config` has a key `encoder`, `encoders.base` of the servo directory
+        computes the value from several settings, with the type `expected_type` if that is given. Otherwise
+        the value is that of `settings[name]`. Raise AdjustError if the encoder fails.
         """
         if config and config.get("encoder"):
             options = {} if expected_type is None else {"expected_type": expected_type}
             try:
-                # The pair is the value and the names of the settings that went into it.
+                # The result is a pair: the value, and the names of the settings that it was computed from.
                 return _encoders(name).encode(config["encoder"], settings, **options)[0]
-            except _NOT_OF_AN_ENCODER:
+            except _NOT_ENCODER_ERRORS:
                 raise
             except BaseException as error:
                 raise AdjustError(
@@ -352,136 +354,135 @@ class Adjust:
     def encode_describe_if_needed(
         self, name: str, config: "Mapping[str, Any] | None", value: "Any"
     ) -> "dict[str, Any]":
-        """Return the description of the setting `name` whose present value is `value`: `{setting: {...}}`.
+        """Return the description of the setting `name` with the current value `value`: `{setting: {...}}`.
 
-        With a key `encoder` in `config`, `encoders.base` of the servo directory tells which settings make up
-        the value, and there may be several. Without, it is one setting: `value`, and of `config` the keys
-        that describe a setting (`type`, `min`, `max`, `step`, `values`, `unit`, `default`, `pinned`).
-        Raises AdjustError where it cannot be done.
+        If `config` has a key `encoder`, `encoders.base` of the servo directory returns the descriptions of
+        the one or more settings that are encoded in the value. Otherwise the description has `value` and
+        those keys of `config` that describe a setting (`type`, `min`, `max`, `step`, `values`, `unit`,
+        `default`, `pinned`). Raise AdjustError if the encoder fails.
         """
         if config and config.get("encoder"):
             try:
                 return dict(_encoders(name).describe(config["encoder"], value))
-            except _NOT_OF_AN_ENCODER:
+            except _NOT_ENCODER_ERRORS:
                 raise
             except BaseException as error:
                 raise AdjustError(
                     f"setting {name}: its encoder cannot describe {value!r}: {_message(error)}",
                     reason="encoder-failed",
                 ) from error
-        described = {key: config[key] for key in _DESCRIBES if key in config} if config else {}
+        described = {key: config[key] for key in _DESCRIPTION_KEYS if key in config} if config else {}
         described["value"] = value
         return {name: described}
 
     def _run_command(self, cmd: "str | list[str]", pre: bool = True) -> str:
-        """Run a command that the operator has configured, wait for it, return what it printed on stdout.
+        """Run a command that the operator has configured, and return its stdout.
 
-        A text is run by bash, or by sh where there is no bash; a list as it is. Its standard input is empty.
-        `pre` tells whether it is the one before or the one after the change: a failure's message names it.
-        Raises AdjustError (reason "command-failed") when it does not start or exits with another status
-        than 0. When a signal handler raises meanwhile, as on a cancel, all processes of the command are
-        ended first: SIGTERM, and SIGKILL after 2 s. After its own exit none is.
+        A string is run by bash, or by sh if there is no bash; a list is an argv. Its stdin is empty. `pre`
+        says whether the command runs before or after the change, for messages. Raise AdjustError with the
+        reason "command-failed" if it does not start or its exit status is not 0. If a signal handler raises,
+        for example on a cancel, all processes of the command are stopped first: SIGTERM, and SIGKILL after
+        2 s. Processes that still run after the exit of the command are not stopped.
         """
         if TYPE_CHECKING:
-            from servo_agg.driverlib.driver_processes import Command
+            from servo_agg.driverlib.driver_processes import Command, describe_exit
         else:
-            from driver_processes import Command
+            from driver_processes import Command, describe_exit
 
         what = "{}-command {!r}".format("pre" if pre else "post", cmd)
         self.debug("running", what)
         command = Command(cmd)
         command.run()
         if command.status is None:
-            told = f"{what} cannot be started: {command.problem}"
-            raise AdjustError(told, reason="command-failed") from command.problem
-        printed = command.out.decode("utf-8", "replace")
+            message = f"{what} cannot be started: {command.start_error}"
+            raise AdjustError(message, reason="command-failed") from command.start_error
+        out = command.out.decode("utf-8", "replace")
         if command.status != 0:
-            status = command.status
-            ended = f"exited with status {status}" if status > 0 else _killed_by(-status)
-            complaint = command.err[-4096:].decode("utf-8", "replace").strip() or printed[-4096:].strip()
-            raise AdjustError(
-                "{} {}{}".format(what, ended, ": " + complaint if complaint else ""), reason="command-failed"
-            )
-        return printed
+            message = f"{what} {describe_exit(command.status)}"
+            output = command.err[-4096:].decode("utf-8", "replace").strip() or out[-4096:].strip()
+            raise AdjustError(f"{message}: {output}" if output else message, reason="command-failed")
+        return out
 
 
 class _Run:
-    """The course of one run of a driver, from the command line to the final line."""
+    """One run of a driver, from the command line to the final line."""
 
     def __init__(self, driver: Adjust) -> None:
         self.driver = driver
         self.process = os.getpid()
         self.ending = False
-        self.answered = False
-        self.early: Any = None
-        self.found_early: dict[str, Any] = {}
+        self.has_replied = False
+        self.early_args: Any = None
+        self.early_values: dict[str, Any] = {}
 
-    def do(self) -> None:
+    def run(self) -> None:
         try:
-            self.do_what_is_asked()
+            self.dispatch()
         except _Stopped as stopped:
             self.fail(stopped.reply, stopped.exit_status)
         except KeyboardInterrupt:
             interrupted = _Stopped("aborted", signal.SIGINT, 128 + signal.SIGINT)
             self.fail(interrupted.reply, interrupted.exit_status)
         except AdjustError as error:
-            told = _message(error) if error.args else "the driver does not say what is wrong"
+            message = _message(error) if error.args else "the driver does not say what is wrong"
             self.fail(
-                {"status": error.status or "failed", "reason": error.reason or "unknown", "message": told}
+                {"status": error.status or "failed", "reason": error.reason or "unknown", "message": message}
             )
         except (SystemExit, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - the agent has to be told, whatever it is
+        except BaseException as error:  # noqa: BLE001 - any error must be reported to the agent
             self.ending = True
             _print_traceback()
             self.fail(_error_reply(type(error).__name__, "failure", _message(error)))
         else:
-            # Whatever the driver does after `run` can be stopped like any program.
+            # Signals must stop the driver also after `run`.
             self.ending = False
         finally:
             self.driver.stop_progress_timer()
 
     def parse_early(self) -> "Any":
-        """Parse the command line before `run`. Unknown arguments are no error: they may be added yet."""
-        self.early, _ = self.driver.parser.parse_known_args()
-        self.found_early = dict(vars(self.early))
-        return self.early
+        """Parse the command line before `run`. Accept unknown arguments: the driver may add them later."""
+        self.early_args, _ = self.driver.parser.parse_known_args()
+        self.early_values = dict(vars(self.early_args))
+        return self.early_args
 
     def parse(self) -> "Any":
-        """Return the arguments; those that the driver has assigned stand."""
+        """Return the arguments; keep those that the driver has assigned."""
         driver = self.driver
         known = vars(driver).get("args")
-        if known is None or known is self.early:
+        if known is None or known is self.early_args:
             parsed = driver.parser.parse_args()
-            if self.early is not None:
-                # The driver may keep this object, and may have changed it.
+            if self.early_args is not None:
+                # The driver may refer to this object, and may have changed it.
                 for name, value in vars(parsed).items():
-                    if getattr(self.early, name, None) is self.found_early.get(name):
-                        setattr(self.early, name, value)
-                parsed = self.early
+                    if getattr(self.early_args, name, None) is self.early_values.get(name):
+                        setattr(self.early_args, name, value)
+                parsed = self.early_args
             driver.args = parsed
         return driver.args
 
-    def do_what_is_asked(self) -> None:
+    def dispatch(self) -> None:
         driver = self.driver
         args = self.parse()
-        asked = {name: getattr(args, name, None) for name in ("version", "info", "query")}
+        wants_version, wants_info, wants_query = (
+            getattr(args, name, None) for name in ("version", "info", "query")
+        )
         if driver.app_id is None:
             driver.app_id = getattr(args, "app_id", None)
-        if asked["version"]:
+        if wants_version:
             _print_line(sys.stdout, str(driver.version))
             sys.exit(0)
-        if not driver.app_id and not asked["info"]:
+        if not driver.app_id and not wants_info:
             driver.parser.error("the application is missing: give its name or id as APP")
 
-        _handle_unless_handled(signal.SIGTERM, self.on_sigterm)
-        _handle_unless_handled(signal.SIGINT, self.on_sigint)
-        if asked["info"]:
-            told = {"version": driver.version, "has_cancel": bool(driver.supports_cancel)}
-            told.update(driver.info() or {})
-            self.answer(told)
-        elif asked["query"]:
-            self.answer(_application(driver.query()))
+        _set_handler_if_default(signal.SIGTERM, self.on_sigterm)
+        _set_handler_if_default(signal.SIGINT, self.on_sigint)
+        if wants_info:
+            info = Adjust.info(driver)
+            info.update(driver.info() or {})
+            self.print_reply(info)
+        elif wants_query:
+            self.print_reply(_complete_description(driver.query()))
         else:
             self.adjust()
             return
@@ -490,65 +491,65 @@ class _Run:
     def adjust(self) -> None:
         driver = self.driver
         if driver.supports_cancel:
-            _handle_unless_handled(signal.SIGUSR1, self.on_sigusr1)
+            _set_handler_if_default(signal.SIGUSR1, self.on_sigusr1)
         driver.input_data = _read_input()
         driver.start_progress_timer()
 
         method: Any = driver.adjust
-        result = method(driver.input_data) if _takes_an_argument(method) else method()
-        # The change is made: a signal that comes only now must not turn success into failure.
+        result = method(driver.input_data) if _accepts_argument(method) else method()
+        # The change was made: from now on a signal must not turn success into failure.
         self.ending = True
         reply = {"status": "ok"}
         if isinstance(result, dict):
             reply.update(result)
         elif result is not None:
             driver.debug("adjust() returned", repr(result), "which is no dict and is disregarded")
-        self.answer(reply)
+        self.print_reply(reply)
         if reply["status"] != "ok":
             sys.exit(1)
 
-    def answer(self, reply: "dict[str, Any]") -> None:
-        """Print the final line: no progress comes after it."""
+    def print_reply(self, reply: "dict[str, Any]") -> None:
+        """Print the final line; no progress is printed after it."""
         line = _dumps(reply)
         self.driver.stop_progress_timer()
-        with _output:
-            self.answered = True
+        with _output_lock:
+            self.has_replied = True
             _print_line(sys.stdout, line)
 
     def fail(self, reply: "dict[str, Any]", code: int = 1) -> None:
         self.ending = True
         try:
-            # Whatever a driver has put there, this line has to get out.
-            self.answer({key: str(value) for key, value in reply.items()})
+            # str: this line must be printed, even if the driver has set a value that JSON does not allow.
+            self.print_reply({key: str(value) for key, value in reply.items()})
         except (OSError, ValueError) as error:
-            # Nobody reads any more; the exit status is all that is left to say.
+            # stdout has no reader: only the exit status can report the failure.
             self.driver.debug(reply["message"])
             self.driver.debug("stdout does not take the reply:", error)
         sys.exit(code)
 
-    def beat(self) -> bool:
-        """Print progress for the timer; return whether it is to go on."""
+    def print_timed_progress(self) -> bool:
+        """Print progress for the timer; return whether the timer must go on."""
         try:
             self.driver.print_progress()
         except OSError:
             return False
-        except Exception:  # noqa: BLE001 - a mistake in an override must not make the driver look dead
+        except Exception:  # noqa: BLE001 - an error in an override must not end the progress lines
             _print_traceback()
         return True
 
-    def leave(self, status: str, number: int, code: int) -> None:
-        """Raise the way out; once only: a second signal must not cut short what the first one began."""
+    def stop(self, status: str, number: int, code: int) -> None:
+        """Raise _Stopped, but only once: a second signal must not interrupt the cleanup after the first."""
         if not self.ending:
             self.ending = True
             raise _Stopped(status, number, code)
 
-    def on_sigterm(self, number: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - the usual pair
+    def on_sigterm(self, number: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - handler signature
         if os.getpid() != self.process:
-            _die_of(number)
+            _kill_self(number)
         else:
-            self.leave("aborted", number, 128 + number)
+            self.stop("aborted", number, 128 + number)
 
-    def on_sigint(self, number: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - the usual pair
+    def on_sigint(self, number: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - handler signature
         if os.getpid() != self.process:
             raise KeyboardInterrupt
         if not self.ending:
@@ -557,7 +558,7 @@ class _Run:
 
     def on_sigusr1(self, number: int, frame: "FrameType | None") -> None:
         if os.getpid() != self.process:
-            _die_of(number)
+            _kill_self(number)
         elif not self.ending:
             self.driver.handle_cancel(number, frame)
 
@@ -565,10 +566,10 @@ class _Run:
 def print_json_error(
     error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
 ) -> None:
-    """Print a line that tells of an error: `error` names it, `cl` classes it, `message` is for a person.
+    """Print a failure line: `error` is its name, `cl` its class, `message` a text for people (SPEC 12).
 
-    A later reply replaces it: a driver may also print one as a warning. `reason` is left out when None.
-    Nothing is raised and nothing ends (SPEC 12).
+    The driver continues. A later reply replaces the failure, so a driver may print it as a warning. `reason`
+    is left out if it is None.
     """
     reply = _error_reply(error, cl, message)
     reply["status"] = status
@@ -581,8 +582,8 @@ def _error_reply(error: "Any", cl: "Any", message: "Any") -> "dict[str, Any]":
     return {"status": "failed", "error": error, "class": cl, "message": message}
 
 
-def _application(result: "Any") -> "dict[str, Any]":
-    """Return what a driver's `query` has returned in its full form."""
+def _complete_description(result: "Any") -> "dict[str, Any]":
+    """Add the key `application` to the result of `query` if needed; raise AdjustError for a failure."""
     if not isinstance(result, dict):
         raise AdjustError(
             f"the settings are unknown: query() returned {result!r}, where a dict is due",
@@ -590,7 +591,7 @@ def _application(result: "Any") -> "dict[str, Any]":
         )
     if "application" in result:
         return result
-    # A driver that returns its failure instead of raising it describes no application.
+    # A driver may return a failure instead of raising AdjustError.
     if result.get("status", "ok") != "ok" and not {"components", "settings"} & set(result):
         raise AdjustError(
             result.get("message", "the settings are unknown"),
@@ -601,7 +602,7 @@ def _application(result: "Any") -> "dict[str, Any]":
 
 
 def _configured_settings(config: "Mapping[str, Any] | None") -> "list[tuple[str, Any]]":
-    """Return name and configuration of each setting in a driver's configuration."""
+    """Return the name and the configuration of each setting in a driver's configuration."""
     config = _mapping(config, "it")
     if "settings" not in config and "components" not in config:
         return list(config.items())
@@ -623,7 +624,7 @@ def _repeat(interval: float, function: "Callable[[], bool]") -> "Any":
     """Call `function` every `interval` seconds in a thread, until it returns False or `cancel` is called."""
     import threading
 
-    # A lock, as it can be released from a signal handler at any time; an Event cannot be set so.
+    # Not an Event: if a signal handler sets it, it may deadlock. A lock can be released at any time.
     canceled = threading.Lock()
     canceled.acquire()
 
@@ -635,7 +636,7 @@ def _repeat(interval: float, function: "Callable[[], bool]") -> "Any":
         try:
             canceled.release()
         except RuntimeError:
-            return  # canceled already
+            return  # it is canceled already
 
     thread: Any = threading.Thread(target=keep_calling, name="progress", daemon=True)
     thread.cancel = cancel
@@ -658,19 +659,19 @@ def _message(error: BaseException) -> str:
 
 
 def _print_line(stream: "TextIO | None", line: str) -> None:
-    """Write `line` and its newline in one piece, after all that was printed there before.
+    """Write `line` and a newline with one system call, after all earlier output of the stream.
 
-    `print` may make several writes of it, and what other threads and processes print gets in between.
+    `print` may use several calls, and the output of other threads and processes may come between them.
     """
     if stream is None:
         return
     text = line + "\n"
-    with _output:
+    with _output_lock:
         stream.flush()
         try:
             descriptor = stream.fileno()
         except (AttributeError, OSError, ValueError):
-            # A stream that somebody has put in its place, such as a StringIO, has none.
+            # The driver has replaced the stream, for example by a StringIO.
             stream.write(text)
             stream.flush()
         else:
@@ -678,10 +679,10 @@ def _print_line(stream: "TextIO | None", line: str) -> None:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    # A signal handler that raises amid a long line would leave half of it behind, so these wait until the
-    # line is out. A short line goes out whole or not at all, and its wait for a reader may be broken off.
+    # A handler that raises in the middle of a long line would truncate it, so signals are blocked until the
+    # line is written. A short line is written atomically, and a signal may interrupt the wait for a reader.
     mask = None
-    if len(data) > _ONE_PIECE:
+    if len(data) > _ATOMIC_WRITE:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         while data:
@@ -697,15 +698,15 @@ def _read_input() -> "dict[str, Any]":
     try:
         data = json.loads(raw.decode("utf-8") if isinstance(raw, bytes) else raw)
     except (ValueError, RecursionError) as error:
-        told = "is empty" if not raw.strip() else f"is no JSON: {error}"
-        raise AdjustError(f"the input on stdin {told}", reason="bad-input") from error
+        problem = "is empty" if not raw.strip() else f"is no JSON: {error}"
+        raise AdjustError(f"the input on stdin {problem}", reason="bad-input") from error
     if not isinstance(data, dict):
         raise AdjustError("the input on stdin is no JSON object", reason="bad-input")
     return data
 
 
-def _takes_an_argument(method: "Any") -> bool:
-    """Tell whether `method`, as it is bound, can be called with one argument."""
+def _accepts_argument(method: "Any") -> bool:
+    """Return whether the bound method `method` can be called with one argument."""
     function = getattr(method, "__func__", method)
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__wrapped__"):
@@ -748,21 +749,17 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _killed_by(number: int) -> str:
-    return f"was killed by {_signal_name(number)}"
-
-
-def _handle_unless_handled(number: int, handler: "Callable[[int, FrameType | None], None]") -> None:
-    """Install `handler` where nothing but the default is: what a driver has set before stays."""
+def _set_handler_if_default(number: int, handler: "Callable[[int, FrameType | None], None]") -> None:
+    """Install `handler`, unless the driver has set a handler for the signal."""
     if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
         try:
             signal.signal(number, handler)
         except ValueError:
-            # Only the main thread may; a driver that runs in another has to look after itself.
+            # Only the main thread can set handlers; a driver that runs in another thread must do so itself.
             return
 
 
-def _die_of(number: int) -> None:
-    """End a forked child, which got the handler with everything else, as if there were no handler."""
+def _kill_self(number: int) -> None:
+    """Kill a forked child, which has inherited the handler, as the default action would."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""Running another driver from within a driver: the second half of the driver library (SPEC 12).
+"""Functions by which a driver runs another driver: the second module of the driver library (SPEC 12).
 
     from util import run_and_track, run_and_track_cancel
 
@@ -13,18 +13,18 @@
         def handle_cancel(self, signal, frame):
             run_and_track_cancel()
 
-The child speaks the protocol of drivers: JSON lines on stdout, of which those with `progress` and without
-`status` are progress messages; the last of the others is its reply. `run_and_track` returns the reply; of a
-child that fails, one that says so.
+The child follows the protocol of drivers: it prints JSON lines on stdout. A line with `progress` and without
+`status` is a progress message. The last other line is the reply. `run_and_track` returns the reply, or a
+failure if the child fails.
 
-`g_args` holds options of the whole program. With `g_args.verbose` true, `run_and_track` tells on stderr what
-it does, and passes on the child's stderr as it comes. A driver may set it, give it to its parser as
-namespace, or put its own `args` in its place.
+`g_args` has options for the whole program. If `g_args.verbose` is true, `run_and_track` logs on stderr what
+it does, and copies the child's stderr there. A driver may set the attribute, pass `g_args` to its parser as
+the namespace, or replace `g_args` by its own `args`.
 
-The driver's interpreter loads this file: any Python from 3.6 on. So annotations are quoted where that one
-would evaluate them.
+The driver's interpreter loads this file, so it must work with Python 3.6. Annotations are quoted where
+Python 3.6 would evaluate them.
 """
-# ruff: noqa: INP001 - it is found through PYTHONPATH, as `util`: its directory is no package
+# ruff: noqa: INP001 - drivers find it through PYTHONPATH as `util`: its directory is not a package
 
 import contextlib
 import errno
@@ -38,50 +38,51 @@ import threading
 import time
 from types import SimpleNamespace
 
-TYPE_CHECKING = False  # `typing` has it too, for the price of importing it
+TYPE_CHECKING = False  # `typing` has it too, but takes time to import
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from servo_agg.driverlib.driver_processes import ProcessSet, session_of
+    from servo_agg.driverlib.driver_processes import ProcessSet, describe_exit, session_members
 else:
-    from driver_processes import ProcessSet, session_of
+    from driver_processes import ProcessSet, describe_exit, session_members
 
 __all__ = ["g_args", "run_and_track", "run_and_track_cancel", "run_and_track_terminate"]
 
 g_args: "Any" = SimpleNamespace(verbose=False)
-"""Options of the whole program; `verbose` is the only one that is looked at here."""
+"""Options for the whole program; only `verbose` is used here."""
 
 GRACE = 3.0
-"""Seconds from SIGTERM to SIGKILL when a child is terminated."""
+"""Seconds from SIGTERM to SIGKILL when a child is stopped."""
 
-_AFTERMATH = 0.25
-"""Seconds after a child's exit in which output still counts: what it has started may hold its stdout."""
+_POST_EXIT_DRAIN = 0.25
+"""Seconds for which output is read after a child's exit: a process that it started may hold its stdout."""
 
-_UNKILLABLE = 5.0
-"""Seconds in which SIGKILL must have worked; the kernel may hold a process back for ever."""
+_KILL_WAIT = 5.0
+"""Seconds to wait for the exit after SIGKILL; a process in an uninterruptible sleep may never exit."""
 
-_LATE = 0.5
-"""Seconds by which we may wake late from a wait; when it is more, we have been stopped."""
+_MAX_OVERRUN = 0.5
+"""Seconds by which a wait may overrun; a longer overrun means that this process was suspended."""
 
-_LONGEST_WAIT = 1.0
-"""Seconds. Python heeds a signal that comes just before a wait only after it; no cancel may be lost so."""
+_MAX_WAIT = 1.0
+"""Seconds. Python runs the handler of a signal that arrives just before a wait only after that wait."""
 
-_LAST_LOOKS = 16
-"""Blocks read after the aftermath. More can be written only by one that goes on writing for ever."""
+_MAX_DRAIN_READS = 16
+"""Blocks to read after _POST_EXIT_DRAIN; more can only come from a process that writes without end."""
 
-_BLOCK = 65536
-_MOST_OUTPUT = 4 * 1024 * 1024
-"""Bytes of a line, and of a whole document, beyond which a child's output makes no sense."""
+_BLOCK_SIZE = 65536
+_MAX_OUTPUT = 4 * 1024 * 1024
+"""Bytes that a line or a whole document may have."""
 
-_MOST_STDERR = 16 * 1024
+_MAX_STDERR = 16 * 1024
+"""Bytes of the end of stderr that are kept for the message of a failure."""
 
 _children: "list[_Child]" = []
-"""Those that run now. Appending and removing are atomic, so a signal handler may look at any time."""
+"""The running children. Append and remove are atomic, so a signal handler may read the list at any time."""
 
 
 class _CannotStartError(Exception):
-    """The child cannot be started; `reason` is that of the reply."""
+    """The child cannot be started; `reason` goes into the result."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -94,22 +95,23 @@ def run_and_track(
     data: "Any" = None,
     progress_cb: "Callable[[dict[str, Any]], Any] | None" = None,
 ) -> "dict[str, Any]":
-    """Run the driver at `path` with `args` to its end, and return its reply or its failure (SPEC 12).
+    """Run the driver at `path` with `args`, wait for its exit, and return its reply or a failure (SPEC 12).
 
-    `data` goes to its stdin as one JSON document; without it stdin is empty. `progress_cb` is called with
-    every progress message, in order, in the calling thread; what it raises stops the child and is raised
-    here, and so is anything that a signal handler raises meanwhile.
+    Write `data` to its stdin as one JSON document; without `data`, stdin is empty. Call `progress_cb` with
+    each progress message, in order, in the calling thread. An exception of `progress_cb` or of a signal
+    handler stops the child, and is raised here.
 
-    The environment variable OPTUNE_IO_TIMEOUT is the time in seconds, T, for which our own caller bears our
-    silence; empty, unset or 0 is unlimited. The child is stopped when nothing has come on its stdout for
-    T - 1 seconds (T / 2 below 2), so that it is the one to time out, and it is given a T of one second less.
+    The environment variable OPTUNE_IO_TIMEOUT is the time in seconds, T, after which our own caller stops us
+    if we print nothing; empty, unset or 0 means no limit. The child is stopped when it has printed nothing on
+    stdout for T - 1 seconds (T / 2 if T is below 2), so that the child times out before we do. In the
+    child's environment, T is one second less.
 
-    A child has succeeded when it exits with status 0 and its last reply has the status "ok", or neither
-    `status` nor `error`: that reply is returned. Otherwise the result has a `status` other than "ok", a
-    `reason` and a `message`. It is the child's reply if that says that it failed; what is missing there is
-    filled in. Else `status` is "failed", and `reason` one of "cannot-start", "timeout", "malformed" (it
-    printed what is no JSON object; without `data` all lines together may be one), "exit-status", "signal",
-    "no-reply", "terminated", "unkillable", "bad-environment". So a driver may return the result as its own.
+    A child succeeds if it exits with status 0 and its last reply has the status "ok", or neither `status` nor
+    `error`; the result is that reply. Otherwise the result has a `status` other than "ok", a `reason` and a
+    `message`. If the child's reply is a failure, it is the result, and missing keys are filled in. Otherwise
+    `status` is "failed", and `reason` is one of "cannot-start", "timeout", "malformed" (a line was not a JSON
+    object; without `data`, all lines together may be one), "exit-status", "signal", "no-reply", "terminated",
+    "unkillable", "bad-environment". In each case a driver may return the result as its own.
     """
     payload = b"" if data is None else json.dumps(data, allow_nan=False).encode("ascii")
     try:
@@ -119,25 +121,25 @@ def run_and_track(
         return {"status": "failed", "reason": error.reason, "message": str(error)}
     _children.append(child)
     try:
-        talk = _Talk(child, payload, progress_cb, may_be_one_document=data is None)
+        exchange = _Exchange(child, payload, progress_cb, may_be_one_document=data is None)
         try:
-            talk.hold(limit)
+            exchange.communicate(limit)
         except BaseException:
             child.stop()
             raise
-        if talk.problem is not None:
+        if exchange.problem is not None:
             child.stop()
     finally:
         _children.remove(child)
         child.reap()
-    return talk.verdict()
+    return exchange.result()
 
 
 def run_and_track_cancel() -> bool:
     """Send SIGUSR1 to the child that `run_and_track` runs; return whether there was one (SPEC 12).
 
-    What becomes of it is the child's affair: `run_and_track` goes on until it has ended. A child that handles
-    no SIGUSR1 is killed by it. May be called from a signal handler and from any thread.
+    `run_and_track` goes on until the child has exited. SIGUSR1 kills a child that does not handle it.
+    May be called from a signal handler and from any thread.
     """
     children = list(_children)
     for child in children:
@@ -146,11 +148,11 @@ def run_and_track_cancel() -> bool:
 
 
 def run_and_track_terminate(grace: float = GRACE) -> bool:
-    """End the child that `run_and_track` runs, and return when it has; tells whether there was one (SPEC 12).
+    """Stop the child that `run_and_track` runs; return whether there was one (SPEC 12).
 
-    It gets SIGTERM, and SIGKILL after `grace` seconds, with all of its session that is left then.
-    `run_and_track` then returns a failure, with reason "terminated" unless the child gave another. May be
-    called from a signal handler and from any thread.
+    Send it SIGTERM, and after `grace` seconds send SIGKILL to it and to the rest of its session. Wait for its
+    exit. `run_and_track` then returns a failure, with the reason "terminated" unless the child gave another.
+    May be called from a signal handler and from any thread.
     """
     children = list(_children)
     for child in children:
@@ -160,7 +162,7 @@ def run_and_track_terminate(grace: float = GRACE) -> bool:
 
 
 class _Child:
-    """One child process, in a session of its own: its signals, its end."""
+    """A child process in its own session, with what is needed to signal, stop and reap it."""
 
     def __init__(
         self, path: "str | os.PathLike[str]", args: "tuple[str, ...]", environment: "dict[str, str]"
@@ -168,13 +170,13 @@ class _Child:
         self.name = os.fspath(path)
         self.terminated = False
         self.returncode: int | None = None
-        self.lock = threading.RLock()  # a signal handler may come back into the thread that holds it
+        self.lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
         self.reaped = False
         self.unkillable = False
         self.exited, self.exited_writer = os.pipe()
-        _tell("starting", self.name, *args)
+        _log(" ".join(("starting", self.name, *args)) + "\n")
         try:
-            # Unbuffered, because a wrapped stream would read ahead of what `select` knows of.
+            # Unbuffered: a buffered stream would read data that `select` then does not report.
             self.process = subprocess.Popen(
                 [self.name, *args],
                 bufsize=0,
@@ -191,12 +193,12 @@ class _Child:
             if error.errno == errno.ENOENT and os.path.exists(self.name):
                 cause = "the interpreter that its first line names does not exist"
             raise _CannotStartError(f"{self.name} cannot be started: {cause}", "cannot-start") from error
-        self.tree = ProcessSet(session_of(self.process.pid), self.process.pid)
+        self.tree = ProcessSet(session_members(self.process.pid), self.process.pid)
         self.waiter = threading.Thread(target=self.wait, name="waiter", daemon=True)
         self.waiter.start()
 
     def wait(self) -> None:
-        """Wait for the exit, and leave the child to be reaped: until then its pid is no other process's."""
+        """Wait for the exit without reaping the child: until it is reaped, its pid is not reused."""
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         else:
@@ -208,7 +210,7 @@ class _Child:
         self._signal(os.kill, number)
 
     def stop(self, grace: float = GRACE) -> None:
-        """End it: SIGTERM, then SIGKILL after `grace` seconds. What is left of its session goes with it."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds, also to the other processes of its session."""
         self.send(signal.SIGTERM)
         self.send(signal.SIGCONT)
         self.waiter.join(grace)
@@ -217,28 +219,28 @@ class _Child:
         else:
             with self.lock:
                 if not self.reaped:
-                    self.tree.look()
+                    self.tree.update()
                     self.tree.send(signal.SIGTERM)
 
     def kill(self) -> None:
         with self.lock:
             if not self.reaped:
                 self.tree.kill()
-        self.waiter.join(_UNKILLABLE)
+        self.waiter.join(_KILL_WAIT)
         self.unkillable = self.waiter.is_alive()
 
     def reap(self) -> None:
-        """Take note of the exit status and let go of everything."""
+        """Reap the child, store its exit status, and close the pipes."""
         if not self.unkillable:
-            self.waiter.join(_UNKILLABLE)
+            self.waiter.join(_KILL_WAIT)
         if self.waiter.is_alive() and not self.unkillable:
-            # Only when an exception has broken off `stop`.
+            # An exception has interrupted `stop`.
             self.kill()
         if not self.waiter.is_alive():
             with self.lock:
                 self.reaped = True
                 self.returncode = self.process.wait()
-            _tell(self.name, _ended(self.returncode))
+            _log(f"{self.name} {describe_exit(self.returncode)}\n")
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
@@ -247,13 +249,13 @@ class _Child:
     def _signal(self, send: "Callable[[int, int], None]", number: int) -> None:
         with self.lock:
             if not self.reaped:
-                # Gone, or another user's by way of sudo: there is nothing that could be done about it.
+                # It has exited, or sudo has changed its user: neither can be helped.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     send(self.process.pid, number)
 
 
-class _Talk:
-    """What is said between a child and us, from its start to its end."""
+class _Exchange:
+    """The input and output of one child, and the result that follows from them."""
 
     def __init__(
         self,
@@ -266,150 +268,147 @@ class _Talk:
         self.unsent = payload
         self.progress_cb = progress_cb
         self.may_be_one_document = may_be_one_document
-        self.is_in_lines = True
+        self.is_line_by_line = True
         self.line = bytearray()
         self.document = bytearray()
         self.stderr = bytearray()
         self.reply: dict[str, Any] | None = None
         self.problem: tuple[str, str] | None = None
 
-    def hold(self, limit: "float | None") -> None:
-        """Feed the child and read it, until it has exited and said its last or there is a problem."""
+    def communicate(self, limit: "float | None") -> None:
+        """Write and read the child's pipes until it has exited and its output ends, or there is a problem."""
         process = self.child.process
         streams: Any = (
-            (process.stdin, selectors.EVENT_WRITE, self.feed),
-            (process.stdout, selectors.EVENT_READ, self.hear),
-            (process.stderr, selectors.EVENT_READ, self.overhear),
+            (process.stdin, selectors.EVENT_WRITE, self._write_stdin),
+            (process.stdout, selectors.EVENT_READ, self._read_stdout),
+            (process.stderr, selectors.EVENT_READ, self._read_stderr),
         )
         with selectors.DefaultSelector() as selector:
-            for stream, event, attend in streams:
+            for stream, event, handler in streams:
                 os.set_blocking(stream.fileno(), False)
-                selector.register(stream, event, attend)
+                selector.register(stream, event, handler)
             selector.register(self.child.exited, selectors.EVENT_READ, None)
-            exited = self.attend_until_exit(selector, limit)
-            if exited:
-                self.attend_aftermath(selector)
+            if self._serve_until_exit(selector, limit):
+                self._drain(selector)
         if self.problem is None:
-            self.hear_end()
+            self._end_stdout()
 
-    def attend_until_exit(self, selector: selectors.BaseSelector, limit: "float | None") -> bool:
-        """Return whether the child has exited; otherwise there is a problem."""
+    def _serve_until_exit(self, selector: selectors.BaseSelector, limit: "float | None") -> bool:
+        """Return true when the child has exited, or false when there is a problem."""
         deadline = None if limit is None else time.monotonic() + limit
         while self.problem is None:
-            left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-            ready = selector.select(max(0.0, min(left, _LONGEST_WAIT)))
+            left = _MAX_WAIT if deadline is None else deadline - time.monotonic()
+            ready = selector.select(max(0.0, min(left, _MAX_WAIT)))
             for key, _ in ready:
                 if key.data is None:
                     return True
-                _attend(selector, key)
-                if limit is not None and key.data == self.hear:
+                _service(selector, key)
+                if limit is not None and key.data == self._read_stdout:
                     deadline = time.monotonic() + limit
             late = -1.0 if deadline is None else time.monotonic() - deadline
             if limit is not None and not ready and late >= 0:
-                # Who wakes late was stopped, and perhaps so was the child: its time begins anew.
+                # After a large overrun we were suspended, perhaps together with the child: restart its time.
                 deadline = time.monotonic() + limit
-                if late < _LATE:
+                if late < _MAX_OVERRUN:
                     self.problem = (f"said nothing for {limit:g} s", "timeout")
         return False
 
-    def attend_aftermath(self, selector: selectors.BaseSelector) -> None:
-        """Read what was written before the exit or shortly after it, by whomever."""
+    def _drain(self, selector: selectors.BaseSelector) -> None:
+        """Read what the child, or a process that it started, wrote before its exit or shortly after it."""
         process = self.child.process
         selector.unregister(self.child.exited)
-        with contextlib.suppress(KeyError, ValueError):  # it may have been closed
+        with contextlib.suppress(KeyError, ValueError):  # it may be closed
             selector.unregister(process.stdin)  # type: ignore[arg-type] # it is a pipe
-        end = time.monotonic() + _AFTERMATH
-        looks_after_end = 0
-        while selector.get_map() and self.problem is None and looks_after_end < _LAST_LOOKS:
+        end = time.monotonic() + _POST_EXIT_DRAIN
+        reads_after_end = 0
+        while selector.get_map() and self.problem is None and reads_after_end < _MAX_DRAIN_READS:
             left = end - time.monotonic()
-            looks_after_end += left <= 0
+            reads_after_end += left <= 0
             ready = selector.select(max(0.0, left))
             if not ready and left <= 0:
                 return
             for key, _ in ready:
-                _attend(selector, key)
+                _service(selector, key)
 
-    def feed(self) -> bool:
+    def _write_stdin(self) -> bool:
         """Write to the child's stdin; return whether there is more to write."""
         try:
-            sent = os.write(_descriptor(self.child.process.stdin), self.unsent[:_BLOCK])
+            sent = os.write(_descriptor(self.child.process.stdin), self.unsent[:_BLOCK_SIZE])
         except BlockingIOError:
             return True
         except BrokenPipeError:
-            return False  # a driver that does not read its input is no error
+            return False  # a driver may ignore its input
         self.unsent = self.unsent[sent:]
         return bool(self.unsent)
 
-    def overhear(self) -> bool:
-        """Read the child's stderr, so that it does not block; return whether there may be more."""
+    def _read_stderr(self) -> bool:
+        """Read the child's stderr, so that the child does not block; return whether there may be more."""
         data = _read(self.child.process.stderr)
         if data is None:
             return True
         self.stderr += data
-        del self.stderr[:-_MOST_STDERR]
-        if data:
-            _pass_on(data)
+        del self.stderr[:-_MAX_STDERR]
+        _log(data.decode("utf-8", "replace"))
         return bool(data)
 
-    def hear(self) -> bool:
-        """Read the child's stdout and heed all whole lines; return whether there may be more."""
+    def _read_stdout(self) -> bool:
+        """Read the child's stdout and handle all complete lines; return whether there may be more."""
         data = _read(self.child.process.stdout)
         if data is None:
             return True
         if self.may_be_one_document:
             self.document += data
         self.line += data
-        *whole, rest = self.line.split(b"\n")
-        self.line = rest
-        for line in whole:
-            self.heed(line)
-        if max(len(self.line), len(self.document)) > _MOST_OUTPUT:
+        *complete, self.line = self.line.split(b"\n")
+        for line in complete:
+            self._handle_line(line)
+        if max(len(self.line), len(self.document)) > _MAX_OUTPUT:
             self.problem = ("prints more than 4 MiB without an end", "malformed")
         return bool(data)
 
-    def hear_end(self) -> None:
-        """Heed a last line that has no newline, or all lines as one document if they are that."""
+    def _end_stdout(self) -> None:
+        """Handle a last line without newline, or decode all lines as one document."""
         if self.line:
-            self.heed(bytes(self.line))
-        if self.is_in_lines:
+            self._handle_line(bytes(self.line))
+        if self.is_line_by_line:
             return
         document = _decode(self.document)
         if document is None:
-            self.malformed(self.document)
+            self._fail_malformed(self.document)
         self.reply = document
 
-    def heed(self, line: "bytes | bytearray") -> None:
-        if self.problem is not None or not self.is_in_lines or not line.strip():
+    def _handle_line(self, line: "bytes | bytearray") -> None:
+        if self.problem is not None or not self.is_line_by_line or not line.strip():
             return
         message = _decode(line)
         if message is None and self.may_be_one_document:
-            self.is_in_lines = False
+            self.is_line_by_line = False
         elif message is None:
-            self.malformed(line)
+            self._fail_malformed(line)
         elif "progress" not in message or "status" in message:
             self.reply = message
         elif self.progress_cb is not None:
             self.progress_cb(message)
 
-    def malformed(self, output: "bytes | bytearray") -> None:
+    def _fail_malformed(self, output: "bytes | bytearray") -> None:
         start = bytes(output[:80]).decode("ascii", "backslashreplace")
         self.problem = (f"prints what is no JSON object: {start!r}", "malformed")
 
-    def verdict(self) -> "dict[str, Any]":
-        """Return the reply, or the failure if the child has failed."""
+    def result(self) -> "dict[str, Any]":
+        """Return the reply, or a failure if the child has failed."""
         child, reply = self.child, self.reply
         status = None if reply is None else reply.get("status", "failed" if "error" in reply else "ok")
-        what, reason = "", "unknown"  # the child says itself how it failed
+        what, reason = "", "unknown"
         if child.returncode is None:
             what, reason = "cannot be killed", "unkillable"
         elif self.problem is not None:
             what, reason = self.problem
         elif child.returncode < 0:
-            what, reason = _ended(child.returncode), "signal"
+            what, reason = describe_exit(child.returncode), "signal"
         elif reply is not None and status != "ok":
-            pass
+            pass  # the reply describes the failure
         elif child.returncode > 0:
-            what, reason = _ended(child.returncode), "exit-status"
+            what, reason = describe_exit(child.returncode), "exit-status"
         elif reply is None:
             what, reason = "gave no reply", "no-reply"
         else:
@@ -417,20 +416,20 @@ class _Talk:
         if child.terminated:
             what, reason = "was terminated", "terminated"
 
-        told = {} if reply is None or status == "ok" else dict(reply)
+        failure = {} if reply is None or status == "ok" else dict(reply)
         message = f"{child.name} {what or f'answered {status}'}"
         stderr = self.stderr.decode("utf-8", "replace").strip()
-        if told.get("message"):
-            message = f"{message}: {told['message']}" if what else told["message"]
+        if failure.get("message"):
+            message = f"{message}: {failure['message']}" if what else failure["message"]
         elif stderr:
             message += f"; stderr: {stderr}"
-        told["status"] = status if told and isinstance(status, str) else "failed"
-        told["reason"] = told.get("reason") or reason
-        told["message"] = message
-        return told
+        failure["status"] = status if failure and isinstance(status, str) else "failed"
+        failure["reason"] = failure.get("reason") or reason
+        failure["message"] = message
+        return failure
 
 
-def _attend(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+def _service(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
     if not key.data():
         selector.unregister(key.fileobj)
         key.fileobj.close()  # type: ignore[union-attr] # it is a pipe
@@ -441,31 +440,31 @@ def _descriptor(stream: "Any") -> int:
 
 
 def _read(stream: "Any") -> "bytes | None":
-    """Return what there is to read, nothing at the end, None when there is nothing yet."""
+    """Return the available bytes, b"" at the end of the stream, None if there are none yet."""
     try:
-        return os.read(_descriptor(stream), _BLOCK)
+        return os.read(_descriptor(stream), _BLOCK_SIZE)
     except BlockingIOError:
         return None
 
 
 def _decode(line: "bytes | bytearray") -> "dict[str, Any] | None":
-    """Return the JSON object that `line` is, None when it is anything else."""
+    """Decode a JSON object; return None for anything else."""
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse)
+        value = json.loads(line.decode("utf-8"), parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
 def _time_limit() -> "tuple[float | None, dict[str, str]]":
-    """Return how long a child may be silent, None for ever, and the environment that tells it so."""
+    """Return the seconds for which a child may print nothing (None: no limit), and its environment."""
     environment = dict(os.environ)
     if not environment.get("PYTHONUNBUFFERED"):
-        environment["PYTHONUNBUFFERED"] = "1"  # a Python driver that buffers its progress looks dead
+        environment["PYTHONUNBUFFERED"] = "1"  # with buffered progress, a driver in Python would time out
     text = environment.get("OPTUNE_IO_TIMEOUT", "").strip()
     if not text:
         return None, environment
@@ -480,22 +479,7 @@ def _time_limit() -> "tuple[float | None, dict[str, str]]":
     return max(seconds - 1, seconds / 2) or None, environment
 
 
-def _ended(returncode: int) -> str:
-    if returncode >= 0:
-        return f"exited with status {returncode}"
-    try:
-        return f"was killed by {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"was killed by signal {-returncode}"
-
-
-def _tell(*words: str) -> None:
+def _log(text: str) -> None:
     if getattr(g_args, "verbose", False):
-        sys.stderr.write(" ".join(words) + "\n")
-        sys.stderr.flush()
-
-
-def _pass_on(data: bytes) -> None:
-    if getattr(g_args, "verbose", False):
-        sys.stderr.write(data.decode("utf-8", "replace"))
+        sys.stderr.write(text)
         sys.stderr.flush()

@@ -211,7 +211,7 @@ def test_a_child_that_has_exited_is_done_though_a_service_holds_its_output(tmp_p
 
 def test_output_shortly_after_the_exit_counts(tmp_path: Path) -> None:
     # Who writes it may be slow to be scheduled: what is shortly is for this test to say.
-    methods = "def adjust(self, data): util._AFTERMATH = 10; return track(self.app_id, data=data)"
+    methods = "def adjust(self, data): util._POST_EXIT_DRAIN = 10; return track(self.app_id, data=data)"
     inner = """(sleep 0.1; echo '{"status":"ok","late":1}') & echo '{"status":"ok"}'"""
     assert outer(tmp_path, inner, methods).adjust().reply["reply"] == {"status": "ok", "late": 1}
 
