@@ -1,9 +1,9 @@
-"""Makes coverage see every thread: it asks `threading` for that, and our threads are started below that.
+"""Trace threads that `_thread` starts: coverage only traces those that `threading` starts.
 
-`.ci/coverage` puts this into an environment of its own, where each interpreter imports it at its start.
+`.ci/coverage` copies this module to a separate environment, where each interpreter imports it at its start.
 """
 
-# ruff: noqa: INP001 - it is copied, and is no part of a package
+# ruff: noqa: INP001 - it is copied, and not part of a package
 
 import _thread
 import sys
@@ -13,12 +13,12 @@ from typing import Any, Callable
 _start = _thread.start_new_thread
 
 
-def _start_seen(work: Callable[..., object], arguments: Any, keywords: Any = None) -> int:
-    def seen() -> None:
+def _start_traced(function: Callable[..., object], arguments: Any, keywords: Any = None) -> int:
+    def traced() -> None:
         sys.settrace(threading.gettrace())
-        work(*arguments, **(keywords or {}))
+        function(*arguments, **(keywords or {}))
 
-    return _start(seen, ())
+    return _start(traced, ())
 
 
-_thread.start_new_thread = _start_seen
+_thread.start_new_thread = _start_traced
