@@ -1,4 +1,4 @@
-"""What every test has: a servo directory to fill, and the promise that no process is left behind."""
+"""Fixtures of all tests: an empty servo directory, and a check that no process is left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# On a loaded machine an example may take any time to be made.
+# On a loaded machine, generating an example may take long.
 _slowly = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("quick", _slowly, max_examples=100)
 hypothesis.settings.register_profile("full", _slowly, max_examples=2000)
@@ -28,7 +28,7 @@ _starts = 0
 
 
 def _count_starts(event: str, _: object) -> None:
-    global _starts  # noqa: PLW0603 - there is one interpreter, and one hook that can't be taken back
+    global _starts  # noqa: PLW0603 - an audit hook cannot be removed
     if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec"):
         _starts += 1
 
@@ -37,12 +37,12 @@ sys.addaudithook(_count_starts)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run what takes long, too")
+    parser.addoption("--full", action="store_true", help="run the slow tests, too")
     parser.addoption("--repeat", type=int, default=1, help="how often each cell of the fault table is run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Started in the background of a script we ignore what a test wants to send, and so would its children.
+    # In the background of a script these signals are ignored, and child processes inherit that.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A driver that misbehaves as a test wants. In the servo directory, for phase PHASE (info, query, adjust) of NAME:
+# A driver that misbehaves as a test configures it. In the servo directory, for phase PHASE (info, query, adjust) of NAME:
 #   faults/NAME.PHASE.shape    what it does, a word of the `case` below; without that file it behaves well
 #   faults/NAME.PHASE.gate     a FIFO: when all its processes exist, it waits until a line comes through it
 #   faults/NAME.PHASE.patient  it records SIGTERM in faults/NAME.PHASE.grace and goes on
@@ -57,7 +57,7 @@ tree() { # three descendants
     await_file "$at.up"
 }
 
-end_group() { # a good driver leaves no process
+end_group() { # a driver that ends well leaves no process
     trap '' TERM
     kill -TERM 0
     wait

@@ -53,8 +53,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def allowed(seconds: float) -> float:
-    """Return the seconds that a promise has here, more than on a machine that is not overloaded."""
-    # The mean of a minute lags behind, and the runnable processes of an instant vary; hence at least 2.
+    """Return the time limit of a promise in seconds, longer on an overloaded machine."""
+    # The load average lags behind, and the number of runnable processes varies: at least 2.
     words = Path("/proc/loadavg").read_text(encoding="ascii").split()
     load = max(float(words[0]), float(words[3].partition("/")[0]))
     return seconds * min(5.0, max(2.0, load / (os.cpu_count() or 1)))
@@ -72,7 +72,7 @@ class Init:
         self.reap()
 
     def reap(self, sparing: Iterable[int] = ()) -> None:
-        """Reap all dead children, except those that somebody else waits for."""
+        """Reap all dead children, except those that other code waits for."""
         for pid in set(children(os.getpid())) - set(sparing):
             if state(pid) == "Z":
                 with contextlib.suppress(ChildProcessError):
@@ -85,7 +85,7 @@ class Init:
 
 
 class _AgentWithoutInfo(Agent):
-    """An agent that does not call `--info` first, which is a run of its own."""
+    """An agent that does not call `--info` before an adjust."""
 
     def info(self, app: str, *, deadline: float = STEP_TIMEOUT) -> dict[str, Any]:  # noqa: ARG002 - as inherited
         return {"has_cancel": True}
@@ -187,7 +187,7 @@ class Stage:
 
     @property
     def exited(self) -> bool:
-        """Whether the program has."""
+        """Whether the program has exited."""
         return self.running.operation.returncode is not None
 
     def await_mark(self, mark: str) -> str:
@@ -209,7 +209,7 @@ class Stage:
             wait_until(lambda: state(leader) == "T", STEP_TIMEOUT, "stop of the leader")
 
     def await_asked(self, name: str) -> None:
-        """Wait until a driver has been asked whether it can be cancelled."""
+        """Wait until the --info of a driver was started."""
         path = self._faults / f"{name}.info.asked"
         wait_until(path.exists, STEP_TIMEOUT, f"{name} --info")
 
@@ -242,12 +242,12 @@ class Stage:
         wait_until(lambda: state(self.running.pid) == "T", STEP_TIMEOUT, "the stop of the program")
 
     def resume_program(self) -> None:
-        """Let the program go on from where it was halted."""
+        """Continue the program from where it was halted."""
         self._open_gate("halt")
         self._acted_at = time.monotonic()
 
     def release(self) -> None:
-        """Let all go on: the program, the drivers, and what waits for the lock."""
+        """Continue the program, the drivers, and the processes that wait for the lock."""
         self.unlock()
         for gate in self._gates:
             self._open_gate(gate)
@@ -259,7 +259,7 @@ class Stage:
             os.close(self._lock)
             self._lock = None
 
-    # After it.
+    # After the run.
 
     def end(self) -> RunResult:
         """Wait for the exit, and read the rest of the output."""
@@ -314,7 +314,7 @@ class Stage:
 
     def _make_gate(self, name: str) -> None:
         os.mkfifo(self._faults / name)
-        # Open for reading too: no open blocks, and what is written waits for the reader.
+        # Open it for reading too: then the open does not block, and the FIFO keeps the line until it is read.
         self._gates[name] = os.open(self._faults / name, os.O_RDWR)
 
     def _open_gate(self, name: str) -> None:

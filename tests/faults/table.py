@@ -26,7 +26,7 @@ class Expected(NamedTuple):
 
     code: int
     status_and_reason: tuple[str, str] | None
-    """Of the one final object; None: stdout could not take one, or we were killed."""
+    """Of the final object; None if there is none: stdout cannot be written, or the program was killed."""
 
 
 OK = Expected(0, ("ok", "success"))
@@ -46,11 +46,11 @@ class Moment:
     name: str
     reach: Callable[[Stage], None]
     gates: tuple[tuple[str, str], ...]
-    """Drivers, each with its phase, that wait there if they get so far."""
+    """Drivers, each with its phase, that wait at a gate if they are started."""
     halt: str = ""
     """Where the program itself is halted: see halt/sitecustomize.py."""
     adjusting: str | None = None
-    """The driver that is being adjusted, or is as soon as the program goes on."""
+    """The driver that is adjusted now, or when the program continues."""
 
 
 def _halted(stage: Stage) -> None:
@@ -216,7 +216,7 @@ def _always(expected: Expected) -> Callable[[Moment], Expected]:
 
 def _ending(number: signal.Signals) -> Fault:
     expected = Expected(128 + number, ("terminated", number.name))
-    # In the grace of a first signal a second one only ends that grace.
+    # A second signal only ends the grace of the first one.
     promised = _unless(expected, grace=TERMINATED, final=Expected(expected.code, None))
     return Fault(number.name, functools.partial(_signal, number), promised)
 

@@ -42,9 +42,9 @@ def test_a_kill_at_a_random_moment_leaves_no_process(stage: Stage, repetition: i
         for phase in ("query", "adjust"):
             stage.shape(name, phase, "brief", gate=False)
     times = []
-    chance = random.Random(repetition)  # noqa: S311 - no secret
+    chance = random.Random(repetition)  # noqa: S311 - not used for security
     for number in range(KILLS):
-        # Half of them in the first tenth of a second, when everything begins.
+        # Half of the kills come in the first tenth of a second, during the start.
         moment = chance.uniform(0, 0.1) if number % 2 else chance.uniform(0.1, 1.5)
         with stage.servo.start("app", input=_request(stage)) as program:
             time.sleep(moment)
@@ -53,12 +53,12 @@ def test_a_kill_at_a_random_moment_leaves_no_process(stage: Stage, repetition: i
             program.finish(timeout=STEP_TIMEOUT)
             times.append((time.monotonic() - killed, moment))
         stage.await_nothing(WATCHDOG_TIMEOUT, f"killed after {moment:.4f} s")
-    # One of so many may coincide with a stall of the machine.
+    # The slowest is ignored: the machine may have stalled.
     seconds, moment = sorted(times)[-2]
     assert seconds < allowed(AT_ONCE), f"end of file late, killed after {moment:.4f} s"
 
 
-# An agent that is pid 1 if it can be, and otherwise at least the parent of orphans.
+# An agent that is pid 1 if a namespace can be created. Otherwise it is a subreaper, which adopts orphans.
 ORPHANAGE = """\
 import ctypes, os, subprocess, sys
 

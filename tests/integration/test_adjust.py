@@ -1,4 +1,4 @@
-"""SPEC 7 and 8: settings go to their drivers, which run one after another; progress is that of all."""
+"""SPEC 7 and 8: settings go to their drivers, which run one after another; progress is overall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake agent of the tests, and the helpers that find processes, work as they say."""
+"""The fake agent of the tests, and the helpers that find processes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def agent_of_script(directory: Path, script: str, io_timeout: float | None = Non
     return Agent(directory, io_timeout=io_timeout)
 
 
-def test_adjust_reports_reply_progress_and_all_that_came(tmp_path: Path) -> None:
+def test_adjust_reports_reply_progress_and_all_lines(tmp_path: Path) -> None:
     agent = agent_of(
         tmp_path,
         """
@@ -128,7 +128,7 @@ def test_an_endless_info_fails_the_test_at_the_deadline(tmp_path: Path) -> None:
     ("line", "why"),
     [("warning", "not JSON"), ("7", "not an object"), ("\\0377", "not JSON")],
 )
-def test_a_line_that_is_no_object_ends_the_conversation_with_sigterm(
+def test_after_a_line_that_is_not_an_object_the_agent_sends_sigterm(
     tmp_path: Path, line: str, why: str
 ) -> None:
     agent = agent_of(tmp_path, f"echo '{{}}'; printf '%b\\n' '{line}'; exec sleep 600")

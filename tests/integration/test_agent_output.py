@@ -41,7 +41,7 @@ class Failure(NamedTuple):
 
 
 def add(kind: str, **settings: object) -> Callable[[ServoDirectory], object]:
-    """Return what adds a driver `other` of that kind."""
+    """Return a function that adds a driver `other` of that kind."""
     return lambda servo: servo.add("other", kind, when="query", **settings)
 
 
@@ -171,7 +171,7 @@ def test_a_driver_whose_info_fails_has_version_unknown(servo: ServoDirectory) ->
 
 
 def test_the_operation_that_follows_an_info_fails_with_the_cause(servo: ServoDirectory) -> None:
-    """As of three real drivers without their config.yaml; the agent does not show a failing --info."""
+    """Three real drivers fail like this without config.yaml; the agent does not show a failed --info."""
     servo.add("01", "oldstyle", when="info query adjust")
     for operation in (servo.agent().describe("app"), servo.agent().adjust("app", servo.request("01.cpu"))):
         assert operation.reply["status"] == "failed"
@@ -293,7 +293,7 @@ def test_without_psutil_a_query_stops_a_driver_by_session(driver: ServoDirectory
     assert [pid for pid in members if alive(pid)] == []
 
 
-def test_without_pyyaml_only_a_section_of_ours_is_refused(driver: ServoDirectory) -> None:
+def test_without_pyyaml_only_a_section_agg_is_refused(driver: ServoDirectory) -> None:
     env = without_modules(driver, "yaml")
     driver.configure("k8s: {namespace: default}")
     assert driver.run("app", input=INPUT, env=env).returncode == 0
@@ -314,7 +314,7 @@ def test_stdout_and_stdin_may_be_files(driver: ServoDirectory) -> None:
     assert json.loads(final)["status"] == "ok"
 
 
-def test_a_stdout_that_takes_nothing_stops_the_drivers(servo: ServoDirectory) -> None:
+def test_a_stdout_that_cannot_be_written_stops_the_drivers(servo: ServoDirectory) -> None:
     """The driver would take ten minutes."""
     servo.add("driver", "graceful", component="web", when="query")
     assert servo.run("app", input=INPUT, redirect=">/dev/full").returncode == 1
@@ -359,7 +359,7 @@ def test_when_the_agent_is_gone_in_a_query_the_drivers_are_stopped(servo: ServoD
 
 
 @pytest.mark.parametrize("what", ["stdout", "all pipes"])
-def test_when_the_agent_is_gone_a_driver_that_can_be_cancelled_is(servo: ServoDirectory, what: str) -> None:
+def test_when_the_agent_is_gone_a_cancelable_driver_is_cancelled(servo: ServoDirectory, what: str) -> None:
     servo.configure("agg: {grace: 0, log: agg.log}")
     servo.add("01", "cancelable", rollback=0.5)
     servo.add("02", "plain")
@@ -399,7 +399,7 @@ def test_when_the_agent_is_gone_a_silent_driver_is_still_unresponsive(servo: Ser
     assert logged(servo) == [("01", "timeout")]
 
 
-def test_after_the_end_of_the_agent_a_signal_stops_the_driver(servo: ServoDirectory) -> None:
+def test_when_the_agent_is_gone_a_signal_stops_the_driver(servo: ServoDirectory) -> None:
     servo.add("01", "graceful", when="adjust", rollback=0)
     with servo.start_adjust("01.cpu") as running:
         running.wait_for_line(lambda line: line.get("message") == "01: may be terminated")
@@ -410,7 +410,7 @@ def test_after_the_end_of_the_agent_a_signal_stops_the_driver(servo: ServoDirect
     assert "SIGTERM" in [event.what for event in servo.log(phase="adjust")]
 
 
-def test_the_end_of_the_agent_is_noticed_while_stdout_is_blocked(servo: ServoDirectory) -> None:
+def test_a_lost_agent_is_noticed_while_stdout_is_blocked(servo: ServoDirectory) -> None:
     servo.configure("agg: {cancel_grace: 0, grace: 0}")
     servo.add("01", "flood", lines=100_000_000, has_cancel="true")
     with servo.start_adjust("01.cpu", reader="block") as running:

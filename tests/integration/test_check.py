@@ -84,7 +84,7 @@ def script(name: str, source: str) -> Callable[[ServoDirectory], object]:
 
 
 def behaving(test: str, reaction: str) -> str:
-    """Return the source of a driver that behaves well but where a test of the shell fails."""
+    """Return the source of a driver that runs `reaction` if a shell test fails, and then behaves well."""
     return f"#!/bin/sh\n{test} || {reaction}\n. ./behave.sh\nbehave\n"
 
 
@@ -371,7 +371,7 @@ def test_the_json_is_complete(servo: ServoDirectory) -> None:
     assert remarks[1].startswith("passed over, since not executable: 03c;")
 
 
-def test_all_drivers_are_asked_though_some_fail(servo: ServoDirectory) -> None:
+def test_all_drivers_are_queried_even_if_some_fail(servo: ServoDirectory) -> None:
     servo.configure("agg: {parallel: 1}")
     servo.add("01bad", "exit3", when="info query")
     servo.add("02good", "plain")
@@ -385,7 +385,7 @@ def test_all_drivers_are_asked_though_some_fail(servo: ServoDirectory) -> None:
     }
 
 
-def test_a_driver_that_answers_only_alone_is_helped_by_serial(servo: ServoDirectory) -> None:
+def test_serial_is_suggested_for_a_driver_that_fails_beside_others(servo: ServoDirectory) -> None:
     for name in ("10git", "20git"):
         servo.add_script(name, LOCKED)
     final = checked(servo)
@@ -434,7 +434,7 @@ def test_a_failing_inner_driver_is_a_problem(servo: ServoDirectory) -> None:
 
 @pytest.mark.full
 def test_without_a_timeout_each_driver_has_30_s_even_in_turn(servo: ServoDirectory) -> None:
-    # All together take longer than one may.
+    # Together they take longer than the limit of one driver.
     servo.configure("agg: {parallel: 1}")
     for name in ("01a", "02b", "03c"):
         servo.add(name, "slow", seconds=11)
@@ -459,7 +459,7 @@ def test_without_a_timeout_a_silent_driver_is_found(servo: ServoDirectory) -> No
     assert talking["drivers"] == ["02talks"]
 
 
-def test_no_driver_is_a_problem(servo: ServoDirectory) -> None:
+def test_an_empty_adjust_d_is_a_problem(servo: ServoDirectory) -> None:
     (servo.drivers / "01 ec2asg").write_text("#!/bin/sh\n", encoding="utf-8")
     (servo.drivers / "02b").write_text("#!/bin/sh\n", encoding="utf-8")
     completed = servo.run("--check", "app")
@@ -481,7 +481,7 @@ def test_no_driver_is_a_problem(servo: ServoDirectory) -> None:
     assert [row["driver"] for row in checked(servo)["drivers"]] == ["01 ec2asg", "02b"]
 
 
-def test_no_adjust_d_is_a_failure(servo: ServoDirectory) -> None:
+def test_a_missing_adjust_d_is_a_failure(servo: ServoDirectory) -> None:
     servo.drivers.rmdir()
     completed = servo.run("--check", "app")
     assert (completed.returncode, completed.stdout) == (1, b"")

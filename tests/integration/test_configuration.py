@@ -87,7 +87,7 @@ SERIAL: dict[str, tuple[list[str], list[str], list[str]]] = {
 def test_serial_drivers_are_never_queried_at_the_same_time(
     servo: ServoDirectory, patterns: list[str], serial: list[str], others: list[str]
 ) -> None:
-    """The others, and one of these, are: none of them ends before another one has started."""
+    """The other drivers and one serial driver run together: each waits for the start of the next."""
     for name in serial[1:]:
         servo.add(name, "slow", seconds=0.05)
     if others:

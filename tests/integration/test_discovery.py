@@ -25,7 +25,7 @@ def add_failing(path: Path, mode: int = 0o755) -> None:
     path.chmod(mode)
 
 
-def test_what_is_not_a_driver_is_ignored_without_a_message(servo: ServoDirectory) -> None:
+def test_files_that_are_not_drivers_are_ignored_without_a_message(servo: ServoDirectory) -> None:
     servo.add("50driver", "plain")
     add_failing(servo.drivers / "directory" / "driver")
     add_failing(servo.drivers / "not-executable", 0o644)
@@ -100,7 +100,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("how", ["symlink to a symlink", "absolute path", "copy"])
-def test_the_servo_directory_is_the_current_one(servo: ServoDirectory, installed: Path, how: str) -> None:
+def test_the_servo_directory_is_the_current_directory(
+    servo: ServoDirectory, installed: Path, how: str
+) -> None:
     (servo.path / "adjust").unlink()
     command = "./adjust"
     if how == "symlink to a symlink":

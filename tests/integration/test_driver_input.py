@@ -27,7 +27,7 @@ PHASES = ("info", "query", "adjust")
 BUNDLED = REPOSITORY / "servo_agg" / "driverlib"
 
 CHANGED = {"PYTHONPATH", "PYTHONUNBUFFERED", "OPTUNE_IO_TIMEOUT", "SERVO_AGG_START"}
-"""The variables that a driver may find changed."""
+"""The variables that may be changed for a driver."""
 
 
 def adjust(servo: ServoDirectory, *settings: str, env: Mapping[str, str | None] | None = None) -> None:
@@ -109,7 +109,7 @@ def test_a_driver_need_not_read_its_stdin(servo: ServoDirectory, size: int, clos
 # --- environment
 
 
-def test_the_environment_is_ours_but_for_what_is_named(servo: ServoDirectory) -> None:
+def test_the_environment_is_ours_except_for_these_variables(servo: ServoDirectory) -> None:
     odd = {"LC_ALL": "C.UTF-8", "ODD": "a=b\nc \u00e9 \udcff'", "EMPTY": "", "OPTUNE_IO_TIMEOUT": "60"}
     servo.add("echo", "echo")
     adjust(servo, "echo.cpu", env=odd)
@@ -235,7 +235,7 @@ def test_each_driver_has_a_session_of_its_own(servo: ServoDirectory) -> None:
 
 @pytest.mark.parametrize("words", [["--info"], ["--query", "app"], ["app"]], ids=" ".join)
 def test_a_driver_holds_three_descriptors_and_none_of_ours(servo: ServoDirectory, words: list[str]) -> None:
-    """None of the agent's, none that the program inherited, none of another driver."""
+    """It has no descriptor of the agent, of the program or of another driver."""
     for name in ("01", "02"):
         servo.add(name, "echo")
     reading, writing = os.pipe()

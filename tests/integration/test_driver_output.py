@@ -161,7 +161,7 @@ def test_a_service_that_left_session_and_descent_is_spared(servo: ServoDirectory
         os.kill(service, signal.SIGKILL)
 
 
-def test_what_a_child_writes_just_after_the_drivers_exit_counts(servo: ServoDirectory) -> None:
+def test_output_of_a_child_just_after_the_drivers_exit_counts(servo: ServoDirectory) -> None:
     """The child sees the driver's exit by the end of a pipe, and writes 0.05 s later."""
     end = """\
         rm -f gone; mkfifo gone
@@ -180,7 +180,7 @@ def test_what_a_child_writes_just_after_the_drivers_exit_counts(servo: ServoDire
     assert "replayer: late" in [line["message"] for line in completed.progress]
 
 
-def test_what_a_child_writes_later_does_not_count_and_finds_the_pipe_closed(
+def test_later_output_of_a_child_does_not_count_and_its_pipe_is_closed(
     servo: ServoDirectory,
 ) -> None:
     """The child writes while the next driver runs, which waits for the result."""
@@ -202,7 +202,7 @@ def test_what_a_child_writes_later_does_not_count_and_finds_the_pipe_closed(
     assert (servo.path / "result").read_text(encoding="utf-8") == "closed\n"
 
 
-def test_what_was_written_is_read_in_full_however_long_the_agent_takes(servo: ServoDirectory) -> None:
+def test_all_output_is_read_even_if_the_agent_is_slow(servo: ServoDirectory) -> None:
     """The agent reads nothing until long after the driver's exit."""
     lines = [{"progress": 50, "message": f"line {number:04} {'x' * 80}"} for number in range(900)]
     output = b"".join(json.dumps(line).encode() + b"\n" for line in lines)

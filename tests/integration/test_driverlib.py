@@ -168,7 +168,7 @@ def test_a_dict_that_adjust_returns_is_merged_into_the_reply(
         """,
     ],
 )
-def test_adjust_is_called_with_the_input_if_it_takes_any(tmp_path: Path, definition: str) -> None:
+def test_adjust_is_called_with_the_input_if_it_has_a_parameter(tmp_path: Path, definition: str) -> None:
     done = Driver(tmp_path, definition).adjust()
     assert done.reply.pop("args", []) == []
     assert done.reply["got"] == INPUT
@@ -380,7 +380,7 @@ def test_a_signal_runs_finally_clauses_and_is_the_reason(
         running.wait_for_line()
         running.process.send_signal(number)
         assert running.wait_for_line()["message"] == "cleaning up"
-        # Those that come now must not cut the clean-up short.
+        # Signals that arrive now must not interrupt the cleanup.
         for again in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
             running.process.send_signal(again)
         (tmp_path / "clean").touch()

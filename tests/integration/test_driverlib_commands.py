@@ -64,7 +64,7 @@ def test_a_service_that_a_command_starts_is_not_awaited(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has_bash", [True, False])
-def test_a_text_is_run_by_bash_or_by_sh_where_there_is_no_bash(tmp_path: Path, has_bash: bool) -> None:
+def test_a_string_is_run_by_bash_or_by_sh_without_bash(tmp_path: Path, has_bash: bool) -> None:
     lacks_bash = "os.path.isfile = lambda path: not path.endswith('bash')"
     driver = Driver(
         tmp_path,
@@ -170,7 +170,7 @@ def info(self): pass
 def command_in_progress(
     directory: Path, command: str, methods: str = "", setup: str = "pass"
 ) -> Iterator[Running]:
-    """Run a driver that runs a command; the block begins when all of that runs."""
+    """Start a driver that runs a command; the block begins when all processes run."""
     (directory / "deep").write_text(DEEP, encoding="utf-8")
     (directory / "deep").chmod(0o755)
     adjust = f"""
@@ -198,7 +198,7 @@ def pids(directory: Path) -> list[int]:
     ("command", "ending"),
     [(command, "cancel") for command in COMMANDS] + [("four levels", ending) for ending in ENDINGS][1:],
 )
-def test_a_driver_stopped_during_a_command_ends_all_its_processes_first(
+def test_a_driver_stopped_during_a_command_first_stops_all_its_processes(
     tmp_path: Path, command: str, ending: str
 ) -> None:
     number, methods, status, code = ENDINGS[ending]
@@ -223,7 +223,7 @@ def test_a_command_can_clean_up_on_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "number"), [("cancel", signal.SIGTERM), ("handle_cancel raises", signal.SIGUSR1)]
 )
-def test_a_second_signal_does_not_interrupt_the_end_of_a_command(
+def test_a_second_signal_does_not_interrupt_the_stop_of_a_command(
     tmp_path: Path, ending: str, number: signal.Signals
 ) -> None:
     with command_in_progress(tmp_path, COMMANDS["deaf"], ENDINGS[ending][1]) as running:
@@ -236,10 +236,10 @@ def test_a_second_signal_does_not_interrupt_the_end_of_a_command(
     assert status == ("canceled" if ending == "cancel" else "aborted")
 
 
-def test_simultaneous_signals_do_not_interrupt_the_end_of_a_command(tmp_path: Path) -> None:
+def test_simultaneous_signals_do_not_interrupt_the_stop_of_a_command(tmp_path: Path) -> None:
     methods = ENDINGS["handle_cancel raises"][1]
     with command_in_progress(tmp_path, COMMANDS["deaf"], methods) as running:
-        # Stopped, it gets all of them together.
+        # It receives all of them at once when it is continued.
         running.process.send_signal(signal.SIGSTOP)
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGCONT):
             running.process.send_signal(number)
@@ -259,7 +259,7 @@ def test_a_command_goes_on_when_handle_cancel_returns(tmp_path: Path) -> None:
         assert running.finish().reply == {"status": "ok", "printed": "done\n"}
 
 
-def test_a_service_in_another_session_is_not_ended_with_its_command(tmp_path: Path) -> None:
+def test_a_service_in_another_session_is_not_stopped_with_its_command(tmp_path: Path) -> None:
     command = (
         "'setsid ./deep 0 & while [ ! -e ready ]; do sleep 0.01; done; echo $$ >>pids; touch run; sleep 30'"
     )
@@ -271,7 +271,7 @@ def test_a_service_in_another_session_is_not_ended_with_its_command(tmp_path: Pa
 
 
 def test_a_command_is_in_the_session_of_its_driver(tmp_path: Path) -> None:
-    """So whoever ends all of the driver's session ends the command, too."""
+    """Stopping the session of the driver therefore stops the command, too."""
     with command_in_progress(tmp_path, COMMANDS["one"]) as running:
         (pid,) = pids(tmp_path)
         assert os.getsid(pid) == os.getsid(running.process.pid)
@@ -303,7 +303,7 @@ def test_a_command_in_the_foreground_of_a_terminal_gets_its_input(
         else:
             os.kill(pid, number)
         output = b""
-        with contextlib.suppress(OSError):  # so Linux says that nobody has it open any more
+        with contextlib.suppress(OSError):  # Linux reports so that no process has it open
             while select.select([terminal], [], [], DEADLINE)[0]:
                 output += os.read(terminal, 65536)
         assert (b'"aborted"' if number == signal.SIGINT else b'"canceled"') in output

@@ -192,7 +192,7 @@ def test_the_command_line_is_known_before_run_and_arguments_can_still_be_added(
     assert driver.run(*args, data=INPUT).reply["found"] == found
 
 
-def test_an_unknown_option_is_a_usage_error_though_args_was_used_before(tmp_path: Path) -> None:
+def test_an_unknown_option_is_a_usage_error_even_if_args_was_used_before(tmp_path: Path) -> None:
     done = Driver(tmp_path, "def __init__(self, *args): super().__init__(*args); self.args").run(
         "app", "--dry"
     )

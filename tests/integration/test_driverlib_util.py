@@ -41,7 +41,7 @@ def outer(tmp_path: Path, inner: str, methods: str = TRACKS) -> Driver:
 
 
 def track(tmp_path: Path, inner: str, **env: str) -> dict[str, Any]:
-    """Return what becomes of ./inner when it is given the input of an adjust."""
+    """Run ./inner with the input of an adjust; return the reply of the outer driver."""
     done = outer(tmp_path, inner).adjust(**env)
     assert done.returncode == 0, done
     return done.reply
@@ -161,7 +161,7 @@ def test_a_driver_may_return_the_failure_of_a_child_as_its_own(tmp_path: Path, i
 
 
 def test_a_silent_child_is_stopped_before_our_own_timeout(tmp_path: Path) -> None:
-    # What it says on stderr does not count.
+    # Output on stderr does not end the silence.
     inner = "echo '{\"progress\":1}'; while :; do echo noise >&2; sleep 0.05; done"
     silent = track(tmp_path, inner, OPTUNE_IO_TIMEOUT="1")
     assert (silent["reply"]["status"], silent["reply"]["reason"]) == ("failed", "timeout")
@@ -198,7 +198,7 @@ def test_a_timeout_that_is_not_a_number_is_refused(tmp_path: Path, value: str) -
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_child_that_has_exited_is_done_though_a_service_holds_its_output(tmp_path: Path) -> None:
+def test_a_service_that_holds_the_output_of_a_child_is_not_awaited(tmp_path: Path) -> None:
     inner = """sleep 30 & echo $! >pid; echo '{"status":"ok"}'"""
     try:
         outcome = track(tmp_path, inner)
@@ -210,7 +210,7 @@ def test_a_child_that_has_exited_is_done_though_a_service_holds_its_output(tmp_p
 
 
 def test_output_shortly_after_the_exit_counts(tmp_path: Path) -> None:
-    # Who writes it may be slow to be scheduled: what is shortly is for this test to say.
+    # The process that writes may be scheduled late, so this test sets a longer time.
     methods = "def adjust(self, data): util._POST_EXIT_DRAIN = 10; return track(self.app_id, data=data)"
     inner = """(sleep 0.1; echo '{"status":"ok","late":1}') & echo '{"status":"ok"}'"""
     assert outer(tmp_path, inner, methods).adjust().reply["reply"] == {"status": "ok", "late": 1}

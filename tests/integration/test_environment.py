@@ -1,4 +1,4 @@
-"""SPEC 2, 5, 11, 13: an environment in which something is missing, full, closed, forbidden or nonsense.
+"""SPEC 2, 5, 11, 13: environments in which something is missing, full, closed, forbidden or invalid.
 
 Every run here ends in bounded time, with the right exit status, in one final object where stdout takes one,
 with a sentence where something is wrong, without a traceback, and leaves no process.
@@ -139,7 +139,9 @@ def sweep(servo: ServoDirectory, words: Sequence[str], limits: Mapping[int, str]
 @pytest.mark.full
 @pytest.mark.parametrize("count", [1, 8])
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
-def test_any_number_of_descriptors(servo: ServoDirectory, words: list[str], count: int) -> None:
+def test_any_limit_of_descriptors_gives_a_result_or_a_message(
+    servo: ServoDirectory, words: list[str], count: int
+) -> None:
     succeeded = sweep(many(servo, count), words, {limit: f"ulimit -n {limit}" for limit in range(3, 41)})
     assert 40 in succeeded
 
@@ -147,7 +149,9 @@ def test_any_number_of_descriptors(servo: ServoDirectory, words: list[str], coun
 @pytest.mark.parametrize(
     ("limit", "words"), [(5, "adjust"), (6, "query"), (7, "info"), (8, "query"), (9, "adjust")]
 )
-def test_too_few_descriptors(one: ServoDirectory, limit: int, words: str) -> None:
+def test_too_few_descriptors_for_the_program_are_reported(
+    one: ServoDirectory, limit: int, words: str
+) -> None:
     """Too few for the pipes of the program itself, or to list the drivers."""
     completed = run_in(one, OPERATIONS[words], before=f"ulimit -n {limit}")
     fails(completed, "bad-environment", "too many open files", "ulimit -n")
@@ -167,7 +171,7 @@ def _has_processes(user: int) -> bool:
 
 
 def as_someone(limit: int) -> list[str]:
-    """Return what runs a program as a user that has at most `limit` processes and threads, itself included.
+    """Return the prefix that runs a program as a user with at most `limit` processes and threads, all included.
 
     Root is exempt from that limit, and becomes a user that has no process. The processes of any other user
     are counted anew in a user namespace: those that run beside the test do not count.
@@ -186,7 +190,7 @@ def as_someone(limit: int) -> list[str]:
 
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_too_few_threads_or_processes_for_the_program_itself(
+def test_too_few_threads_or_processes_for_the_program_are_reported(
     one: ServoDirectory, words: list[str], limit: int
 ) -> None:
     """Too few for the watchdog, the coordinator, a writer or the reader of stdin."""
@@ -197,7 +201,7 @@ def test_too_few_threads_or_processes_for_the_program_itself(
 
 @pytest.mark.full
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
-def test_any_number_of_processes(two: ServoDirectory, words: list[str]) -> None:
+def test_any_limit_of_processes_gives_a_result_or_a_message(two: ServoDirectory, words: list[str]) -> None:
     for limit in range(1, 16):
         check(run_in(two, words, prefix=as_someone(limit)))
 
@@ -213,7 +217,7 @@ behave
 """A driver that in an adjust starts services until there can be no further process."""
 
 
-def test_a_driver_takes_all_processes(two: ServoDirectory) -> None:
+def test_a_driver_that_uses_up_all_processes_fails_the_run(two: ServoDirectory) -> None:
     two.add_script("d1", FORKER)
     try:
         final = check(run_in(two, ["app"], prefix=as_someone(25)))
@@ -223,28 +227,28 @@ def test_a_driver_takes_all_processes(two: ServoDirectory) -> None:
     assert final is not None
     assert final["status"] == "failed"
     first, second = str(final["message"]).splitlines()[:2]
-    # It may be so quick that the thread that reads its output cannot be started.
+    # Perhaps not even the thread that reads its output can be started.
     assert "d1: failed: exited with status 2" in first or "too many processes or threads" in first
     assert second.startswith("d2: failed: ")
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
-def test_any_size_of_memory(two: ServoDirectory, words: list[str]) -> None:
-    """From less than Python needs to enough; the lack may show at any place."""
+def test_any_limit_of_memory_gives_a_result_or_a_message(two: ServoDirectory, words: list[str]) -> None:
+    """From less than Python needs to enough: memory may run out at any point."""
     sizes = [*range(10_000, 60_000, 1_000), *range(60_000, 400_000, 20_000), 2_000_000]
     succeeded = sweep(two, words, {size: f"ulimit -v {size}" for size in sizes})
     assert 2_000_000 in succeeded
 
 
 @pytest.mark.parametrize("size", [14_500, 20_000, 27_000, 33_000, 44_000])
-def test_little_memory(one: ServoDirectory, size: int) -> None:
+def test_little_memory_gives_a_result_or_a_message(one: ServoDirectory, size: int) -> None:
     check(run_in(one, OPERATIONS["adjust"], before=f"ulimit -v {size}"))
 
 
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
-def test_files_may_not_grow(one: ServoDirectory, words: list[str]) -> None:
-    """The driver, which keeps a log, is killed by that, but not the program."""
+def test_a_limit_of_file_sizes_is_reported(one: ServoDirectory, words: list[str]) -> None:
+    """The driver, which writes a log, is killed by SIGXFSZ, but not the program."""
     completed = run_in(one, words, before="ulimit -f 0")
     final = check(completed)
     assert final is not None
@@ -255,7 +259,7 @@ def test_files_may_not_grow(one: ServoDirectory, words: list[str]) -> None:
 
 
 @pytest.mark.full
-def test_a_driver_has_used_its_time_on_the_processor(two: ServoDirectory) -> None:
+def test_a_driver_that_exceeds_its_processor_time_has_failed(two: ServoDirectory) -> None:
     two.add_script("d2", "#!/bin/sh\nwhile :; do :; done\n")
     fails(run_in(two, OPERATIONS["query"], before="ulimit -t 1"), "signal", "d2: failed: ", "killed by SIG")
 
@@ -273,7 +277,7 @@ ALL = {**OPERATIONS, "version": ["--version"], "help": ["--help"], "usage": ["--
         *(pytest.param(name, marks=pytest.mark.full) for name in ("info", "version", "help", "usage")),
     ],
 )
-def test_closed_descriptors(one: ServoDirectory, operation: str) -> None:
+def test_closed_descriptors_are_handled(one: ServoDirectory, operation: str) -> None:
     for closed in itertools.chain.from_iterable(
         itertools.combinations(range(3), count) for count in range(4)
     ):
@@ -302,7 +306,9 @@ def test_closed_descriptors(one: ServoDirectory, operation: str) -> None:
         ("usage", ">/dev/full", ""),
     ],
 )
-def test_stdout_that_takes_nothing(one: ServoDirectory, operation: str, redirect: str, why: str) -> None:
+def test_stdout_that_cannot_be_written_is_reported(
+    one: ServoDirectory, operation: str, redirect: str, why: str
+) -> None:
     completed = run_in(one, ALL[operation], redirect=redirect)
     assert completed.returncode == (2 if operation == "usage" else 1)
     if operation != "usage":
@@ -310,7 +316,7 @@ def test_stdout_that_takes_nothing(one: ServoDirectory, operation: str, redirect
 
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "2</dev/null"])
-def test_stderr_that_takes_nothing(one: ServoDirectory, redirect: str) -> None:
+def test_stderr_that_cannot_be_written_is_ignored(one: ServoDirectory, redirect: str) -> None:
     for words in (["-v", "--query", "app"], ["app"]):
         succeeds(run_in(one, words, redirect=redirect))
     assert run_in(one, ["--nonsense"], redirect=redirect).returncode == 2
@@ -326,7 +332,7 @@ STDIN = {
 
 
 @pytest.mark.parametrize(("redirect", "part"), STDIN.values(), ids=STDIN.keys())
-def test_stdin_that_gives_nothing_of_use(one: ServoDirectory, redirect: str, part: str) -> None:
+def test_stdin_without_a_usable_request_is_reported(one: ServoDirectory, redirect: str, part: str) -> None:
     fails(run_in(one, ["app"], redirect=redirect), "bad-input", part)
     succeeds(run_in(one, ["--query", "app"], redirect=redirect))
 
@@ -367,7 +373,7 @@ BEFORE_US: dict[str, tuple[str, dict[str, str | None]]] = {
 
 
 @pytest.mark.parametrize(("redirect", "env"), BEFORE_US.values(), ids=BEFORE_US.keys())
-def test_what_the_interpreter_refuses_runs_nothing(
+def test_an_interpreter_that_refuses_to_start_runs_no_driver(
     one: ServoDirectory, redirect: str, env: dict[str, str | None]
 ) -> None:
     """The interpreter prints why, and the program does not run."""
@@ -400,13 +406,13 @@ def test_odd_environments_do_no_harm(one: ServoDirectory, env: dict[str, str | N
     succeeds(run_in(one, ["app"], env=env))
 
 
-def test_no_environment_at_all(one: ServoDirectory) -> None:
+def test_an_empty_environment_does_no_harm(one: ServoDirectory) -> None:
     prefix = ["env", "-i", f"{MARK}={os.environ[MARK]}"]
     for words in OPERATIONS.values():
         succeeds(run_in(one, words, command=[sys.executable, "./adjust"], prefix=prefix))
 
 
-def test_a_profile_of_imports_goes_to_stderr(one: ServoDirectory) -> None:
+def test_a_profile_of_imports_does_not_change_stdout(one: ServoDirectory) -> None:
     completed = run_in(one, ["--query", "app"], env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert check(completed) is not None
     assert completed.returncode == 0
@@ -431,7 +437,7 @@ def test_modules_of_the_servo_directory_are_not_imported_by_the_program(
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", "\udcff", "x:y", "$HOME'\"`"])
-def test_any_path_of_the_servo_directory_will_do(tmp_path: Path, name: str) -> None:
+def test_the_servo_directory_may_have_any_path(tmp_path: Path, name: str) -> None:
     succeeds(run_in(many(ServoDirectory(tmp_path, name), 1), ["app"]))
 
 
@@ -448,7 +454,7 @@ esac
 @pytest.mark.parametrize(
     "name", ["a b", "a\nb", "q'\"$x`", "\udcff\udcfe", "-v", "--info", "x" * 255, " ", "a\\b"]
 )
-def test_any_name_of_a_driver_will_do(servo: ServoDirectory, name: str) -> None:
+def test_a_driver_may_have_any_name(servo: ServoDirectory, name: str) -> None:
     servo.add_script(name, ANSWERING)
     completed = run_in(servo, ["app"], input=json.dumps(servo.request("web.cpu")).encode())
     succeeds(completed)
@@ -456,7 +462,7 @@ def test_any_name_of_a_driver_will_do(servo: ServoDirectory, name: str) -> None:
 
 
 @pytest.mark.parametrize("app", [" ", " -app", "a b", "a\nb", "\udcff", "\u2013app", "x" * 130_000])
-def test_any_application_will_do_unless_it_begins_with_a_dash(one: ServoDirectory, app: str) -> None:
+def test_the_application_may_be_any_text_without_a_leading_dash(one: ServoDirectory, app: str) -> None:
     succeeds(run_in(one, ["--query", app]))
     succeeds(run_in(one, [app]))
 
@@ -465,7 +471,7 @@ def test_any_application_will_do_unless_it_begins_with_a_dash(one: ServoDirector
 
 
 def replace(make: Callable[[Path], object]) -> Make:
-    """Return what puts something else in the place of adjust.d."""
+    """Return a function that puts something else in the place of adjust.d."""
 
     def replace_drivers(servo: ServoDirectory) -> None:
         shutil.rmtree(servo.drivers)
@@ -496,7 +502,7 @@ def test_an_unusable_adjust_d_is_named(one: ServoDirectory, make: Make, part: st
 
 
 @pytest.mark.full
-def test_what_is_no_driver_in_adjust_d_is_skipped(one: ServoDirectory) -> None:
+def test_files_that_are_not_drivers_are_ignored(one: ServoDirectory) -> None:
     os.mkfifo(one.drivers / "pipe", 0o777)
     (one.drivers / "device").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -534,7 +540,7 @@ LOST: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("command", "part"), LOST.values(), ids=LOST.keys())
-def test_a_driver_that_is_lost_after_adjust_d_was_listed(
+def test_a_driver_that_disappears_after_the_listing_has_failed(
     two: ServoDirectory, command: str, part: str
 ) -> None:
     """The driver before it, which is asked first, removes it."""
@@ -624,7 +630,7 @@ MOUNTS = {
     "no /proc": "mount -t tmpfs none /proc",
 }
 if ROOT:
-    # Nobody else may mount a /proc of the processes that there are.
+    # Only root may mount a /proc that shows existing processes.
     hide = f'mount -t proc -o hidepid=2 proc /proc; exec {" ".join(BECOME)} ./adjust "$@"'
     MOUNTS["nothing of others in /proc"] = hide
 
@@ -632,13 +638,13 @@ if ROOT:
 @needs_mount
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
 @pytest.mark.parametrize("before", MOUNTS.values(), ids=MOUNTS.keys())
-def test_file_systems(one: ServoDirectory, before: str, words: list[str]) -> None:
+def test_unusual_file_systems_do_no_harm(one: ServoDirectory, before: str, words: list[str]) -> None:
     before = before.replace(" .", f" {shlex.quote(str(one.path))}")
     succeeds(run_in(one, words, before=before, prefix=NEW_NAMESPACE, env={"DRIVER_LOG": None}))
 
 
 @needs_mount
-def test_programs_are_forbidden(one: ServoDirectory) -> None:
+def test_drivers_on_a_noexec_file_system_are_ignored_with_a_message(one: ServoDirectory) -> None:
     place = shlex.quote(str(one.drivers))
     before = f"mount --bind {place} {place}; mount -o remount,noexec,bind {place}"
     completed = run_in(one, ["--query", "app"], before=before, prefix=NEW_NAMESPACE)
@@ -653,7 +659,7 @@ def test_programs_are_forbidden(one: ServoDirectory) -> None:
 
 @needs_mount
 @pytest.mark.parametrize("before", list(MOUNTS.values())[1:], ids=list(MOUNTS)[1:])
-def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: str) -> None:
+def test_a_timeout_stops_processes_that_proc_does_not_show(one: ServoDirectory, before: str) -> None:
     """The driver, its child and its grandchild are stopped nevertheless."""
     one.add("d1", "silent", when="adjust")
     # Time enough for all three processes to be started.
@@ -668,7 +674,7 @@ def test_a_timeout_where_processes_cannot_be_seen(one: ServoDirectory, before: s
 
 
 @needs_mount
-def test_what_is_mounted_read_only_may_have_any_mode(one: ServoDirectory) -> None:
+def test_files_on_a_read_only_mount_may_have_any_mode(one: ServoDirectory) -> None:
     one.drivers.chmod(0o777)
     drivers = shlex.quote(str(one.drivers))
     before = f"mount --bind {drivers} {drivers}; mount -o remount,ro,bind {drivers}"
@@ -688,7 +694,7 @@ OTHERS = (
 
 
 def with_a_copy(servo: ServoDirectory) -> None:
-    """Give a servo directory a program of its own, and a newer one that does not match it."""
+    """Copy the program into a servo directory, and a newer version that does not match it."""
     (servo.path / "adjust").unlink()
     shutil.copy(REPOSITORY / "adjust", servo.path)
     for name in ("servo_agg", "new"):
@@ -701,7 +707,9 @@ def with_a_copy(servo: ServoDirectory) -> None:
 
 @pytest.mark.parametrize("words", [["--query", "app"], ["app"], ["--check"], ["--plan", "app"]], ids=" ".join)
 @pytest.mark.parametrize("command", [REMOVED, RENAMED, OTHERS], ids=["removed", "renamed", "others"])
-def test_our_files_change_during_a_query(servo: ServoDirectory, command: str, words: list[str]) -> None:
+def test_a_run_whose_own_files_change_succeeds_or_says_so(
+    servo: ServoDirectory, command: str, words: list[str]
+) -> None:
     with_a_copy(servo)
     answer = {"status": "ok", "application": {"settings": {"cpu": {"value": 2}}}, "version": "1"}
     source = f"#!/bin/sh\ncase $1 in -*) {command} ;; esac 2>/dev/null\necho '{json.dumps(answer)}'\n"
@@ -734,7 +742,7 @@ ENDS = {
         ),
     ],
 )
-def test_our_files_are_removed_during_an_adjust(
+def test_an_adjust_does_not_need_its_own_files(
     servo: ServoDirectory, body: str, reason: str, options: list[str]
 ) -> None:
     with_a_copy(servo)

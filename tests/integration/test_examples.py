@@ -95,7 +95,7 @@ class Servo:
         return settings
 
     def query(self, driver: str) -> dict[str, Any]:
-        """Return the present values."""
+        """Return the current values."""
         described = self.describe(driver, COMPONENT[driver])
         return {name: setting["value"] for name, setting in described.items()}
 
@@ -106,7 +106,7 @@ class Servo:
         return self.run(driver, "demo", data=json.dumps(data).encode(), **env)
 
     def configure(self, **section: Any) -> None:
-        """Change our section of config.yaml."""
+        """Change the section of the driver in config.yaml."""
         self.section.update(section)
         (self.path / "config.yaml").write_text(yaml.safe_dump({"envfile": self.section}), encoding="utf-8")
 
@@ -179,7 +179,7 @@ def test_an_adjust_shows_in_the_next_query(servo_directory: Servo, driver: str) 
 
 @BOTH
 def test_simultaneous_first_starts_create_one_file(servo_directory: Servo, driver: str) -> None:
-    """The values of the adjust remain, whenever the queries find that there is no file."""
+    """The queries must not replace the values of the adjust by the defaults."""
     with ThreadPoolExecutor(5) as pool:
         queries = [pool.submit(servo_directory.run, driver, "--query", "demo") for _ in range(4)]
         adjust = pool.submit(servo_directory.adjust, driver, CHANGE[driver])
@@ -282,7 +282,7 @@ def test_envfile_quotes_values_for_the_shell(servo_directory: Servo) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     names = ["FIRST", "export SECOND", "export THIRD", "FOURTH", "FOURTH"]
     assert [line.partition("=")[0] for line in lines] == names
-    # The shell decides what a line means.
+    # The meaning of a line is that of the shell.
     script = f""". ./{FILE[ENVFILE]}; printf '%s\\n' "$FIRST" "$SECOND" "$THIRD" "$FOURTH" """
     said = subprocess.run(["sh", "-c", script], cwd=servo_directory.path, stdout=subprocess.PIPE, check=True)
     assert said.stdout.decode().splitlines() == list(wanted.values())

@@ -156,7 +156,7 @@ def test_the_watchdog_stops_a_hidden_child(hiding: ServoDirectory, words: str) -
 
 
 def test_a_blocked_read_of_proc_delays_neither_signals_nor_the_answer(servo: ServoDirectory) -> None:
-    """As when some other process hangs in exec."""
+    """A process that hangs in exec has this effect."""
     (servo.path / "hangs").write_text("until [ -e go ]; do sleep 0.05; done\n", encoding="ascii")
     servo.add("01graceful", "graceful", when="adjust", rollback=0)
     with (

@@ -91,14 +91,14 @@ def test_only_the_owner_may_open_the_lock_file_that_an_adjust_leaves(servo: Serv
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_lock_file_that_was_left_means_nothing_and_is_not_listed(servo: ServoDirectory) -> None:
+def test_a_leftover_lock_file_has_no_effect_and_is_not_listed(servo: ServoDirectory) -> None:
     (servo.path / LOCK_FILE).write_text("1\nno number\n", encoding="ascii")
     (servo.path / LOCK_FILE).chmod(0o600)
     assert adjust(servo).reply["status"] == "ok"
     assert LOCK_FILE.encode() not in servo.run("--check", "app").stdout
 
 
-def test_who_holds_the_directory_alone_delays_an_adjust_and_does_not_refuse_it(servo: ServoDirectory) -> None:
+def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(servo: ServoDirectory) -> None:
     with held(servo.path):
         completed = adjust(servo)
     assert completed.reply["status"] == "ok"
@@ -157,7 +157,7 @@ def test_a_lock_file_that_no_adjust_made_is_not_used(
         pytest.param(0o111, "adjust.d", "busy", id="readable-by-nobody"),
     ],
 )
-def test_without_a_lock_file_what_each_user_can_open_is_locked(
+def test_without_a_lock_file_a_directory_that_all_users_can_open_is_locked(
     servo: ServoDirectory, mode: int, locked: str, reason: str
 ) -> None:
     with held(servo.path / locked):
@@ -203,7 +203,7 @@ def test_servo_directories_that_share_their_drivers_do_not_exclude_one_another(
     assert (completed.reply["status"], completed.stderr) == ("ok", b"")
 
 
-def test_where_nothing_may_be_locked_an_adjust_is_refused(servo: ServoDirectory) -> None:
+def test_an_adjust_that_can_lock_nothing_is_refused(servo: ServoDirectory) -> None:
     source = """
         import os
 
@@ -223,7 +223,7 @@ def test_where_nothing_may_be_locked_an_adjust_is_refused(servo: ServoDirectory)
     assert not (servo.path / "adjusted").exists()
 
 
-def test_where_the_file_system_has_no_locks_an_adjust_goes_on_and_says_so(servo: ServoDirectory) -> None:
+def test_without_locks_of_the_file_system_an_adjust_goes_on_with_a_warning(servo: ServoDirectory) -> None:
     source = """
         import fcntl
 

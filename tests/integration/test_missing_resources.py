@@ -168,9 +168,7 @@ def test_without_a_list_of_open_descriptors_a_driver_inherits_none(servo: ServoD
         pytest.param("AttributeError('made up')", "made up", id="half-installed"),
     ],
 )
-def test_a_psutil_that_cannot_be_imported_is_a_bad_environment(
-    servo: ServoDirectory, error: str, words: str
-) -> None:
+def test_a_psutil_that_cannot_be_imported_is_reported(servo: ServoDirectory, error: str, words: str) -> None:
     servo.add_script("01", adjust_script(SAY_OK))
     source = f"""
         import sys

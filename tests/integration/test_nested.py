@@ -57,7 +57,7 @@ def entry(operation: Operation, *names: str) -> dict[str, object]:
     return found
 
 
-def test_they_answer_a_query_as_one(servo: ServoDirectory, inner: ServoDirectory) -> None:
+def test_nested_aggregators_answer_a_query_as_one(servo: ServoDirectory, inner: ServoDirectory) -> None:
     servo.add("01plain", "plain", component="web")
     inner.add("01plain", "plain", component="db")
     inner.add("02plain", "plain", component="cache")
@@ -110,7 +110,9 @@ def test_an_adjust_reaches_the_inner_drivers_and_their_progress_the_agent(
     assert entry(operation, "10inner", "03plain") == {"status": "skipped"}
 
 
-def test_a_failure_inside_is_named_from_the_outside_in(servo: ServoDirectory, inner: ServoDirectory) -> None:
+def test_a_failure_of_an_inner_driver_names_both_drivers(
+    servo: ServoDirectory, inner: ServoDirectory
+) -> None:
     inner.add_script(
         "01refuses", adjust_script('echo \'{"status":"rejected","reason":"odd","message":"no"}\'')
     )
@@ -267,7 +269,7 @@ def test_the_inner_cancel_grace_ends_an_inner_driver(servo: ServoDirectory, inne
     assert entry(operation, "10inner", "01cancelable")["status"] == "failed"
 
 
-# The end.
+# Stopping.
 
 
 def test_sigterm_reaches_the_inner_driver_and_its_reply_the_agent(
@@ -314,7 +316,7 @@ def is_free(directory: ServoDirectory) -> bool:
         os.close(descriptor)
 
 
-def test_nor_does_a_sigkill_before_the_inner_pid_is_known(
+def test_sigkill_before_the_inner_pid_is_known_leaves_nothing(
     servo: ServoDirectory, inner: ServoDirectory
 ) -> None:
     """The outer one can identify the inner one's drivers only by their SERVO_AGG_START."""
@@ -347,7 +349,7 @@ def test_an_inner_directory_that_is_being_adjusted_is_waited_for_and_named(
     assert servo.adjust("01plain.cpu").returncode == 0
 
 
-# How deep they may be.
+# The depth of nesting.
 
 
 RESTARTING = """\
@@ -386,7 +388,7 @@ def test_aggregators_that_have_ended_do_not_count_as_outer_ones(servo: ServoDire
     wait_until(
         lambda: len(lines()) == 11 and output.read_text().count("\n") == 9, 60, "its predecessors' end"
     )
-    # What it inherits neither grows nor names aggregators that have ended.
+    # The inherited value does not grow, and does not name aggregators that have exited.
     assert max(line.count(".") for line in lines()) < 8
     assert lines()[1].split("-")[0] not in lines()[-1]
 

@@ -1,4 +1,4 @@
-"""What an installation consists of: the wheel, and the editable installation that the README makes."""
+"""The content of the wheel, and the editable installation of the README."""
 
 from __future__ import annotations
 

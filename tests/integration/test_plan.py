@@ -404,7 +404,7 @@ def test_a_driver_that_wants_all_its_settings_gets_them(servo: ServoDirectory) -
     }
 
 
-def test_a_driver_that_wants_all_its_settings_is_not_run_for_their_sake(servo: ServoDirectory) -> None:
+def test_a_driver_that_wants_all_its_settings_is_not_run_only_for_them(servo: ServoDirectory) -> None:
     servo.configure("agg: {complete: ['*']}")
     add(servo, "01a", of("web", cpu={"value": 2}))
     completed = servo.run("app", input=asking(("web", {"cpu": None})))

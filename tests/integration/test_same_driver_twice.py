@@ -60,9 +60,7 @@ def test_each_finds_its_own_section(twice: ServoDirectory) -> None:
 
 @WAYS
 @pytest.mark.parametrize(("to", "other"), [(CANARY, MAIN), (MAIN, CANARY)])
-def test_the_driver_that_is_meant_acts_and_the_other_skips(
-    twice: ServoDirectory, to: str, other: str
-) -> None:
+def test_only_the_selected_driver_acts(twice: ServoDirectory, to: str, other: str) -> None:
     operation = twice.agent(io_timeout=30).adjust("app", deploy(to.partition("-")[2]))
     assert operation.ok
     assert operation.reply["drivers"][to]["reason"] == "success"
@@ -75,14 +73,14 @@ def test_the_driver_that_is_meant_acts_and_the_other_skips(
 
 
 @pytest.mark.parametrize("to", [None, "cannary"])
-def test_neither_acts_when_neither_is_meant(twice: ServoDirectory, to: str | None) -> None:
+def test_no_driver_acts_if_none_is_selected(twice: ServoDirectory, to: str | None) -> None:
     reply = twice.run("app", input=deploy(to)).reply
     assert reply["status"] == "ok"
     assert {entry["reason"] for entry in reply["drivers"].values()} == {SKIPPED}
     assert written(twice) == {}
 
 
-def test_both_act_where_no_section_has_a_condition(twice: ServoDirectory) -> None:
+def test_both_act_if_no_section_has_a_condition(twice: ServoDirectory) -> None:
     lines = (EXAMPLE / "config.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     twice.configure("".join(line for line in lines if "adjust_on" not in line))
     assert twice.run("app", input=deploy(None)).returncode == 0

@@ -184,7 +184,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
         program.send_signal(number)
         program.send_signal(signal.SIGTERM)
         completed = program.finish()
-    # If the first signal had counted, its name and number would be here.
+    # If the first signal had ended the run, its name and number would be here.
     assert completed.reply["reason"] == "SIGTERM"
     assert completed.returncode == 128 + signal.SIGTERM
 
@@ -225,10 +225,10 @@ def test_a_driver_with_malformed_output_is_stopped_before_the_agent_times_out(se
     assert operation.reply["reason"] == "malformed"
 
 
-def test_what_a_killed_driver_leaves_is_stopped_before_the_next_starts(
+def test_processes_of_a_killed_driver_are_stopped_before_the_next_starts(
     servo: ServoDirectory,
 ) -> None:
-    """As by the out-of-memory killer: its child would go on beside the next driver."""
+    """The out-of-memory killer does this. Its child would run at the same time as the next driver."""
     servo.add_script(
         "01killed",
         adjust_script("""\
@@ -245,7 +245,7 @@ def test_what_a_killed_driver_leaves_is_stopped_before_the_next_starts(
     assert not alive(child)
 
 
-def test_a_driver_that_goes_on_forking_leaves_no_process_that_only_descent_can_tell(
+def test_a_driver_that_starts_many_sessions_leaves_no_process(
     servo: ServoDirectory,
 ) -> None:
     # In a session and an environment of its own, a process is found only while its parent is alive.

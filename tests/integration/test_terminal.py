@@ -56,13 +56,13 @@ class Terminal:
         os.close(self.descriptor)
 
     def look(self, seconds: float = 0.0) -> bool:
-        """Read what was written, and wait so long for it; return whether there was anything."""
+        """Read the output, and wait at most this long for it; return whether there was any."""
         if not select.select([self._master], [], [], seconds)[0]:
             return False
         try:
             block = os.read(self._master, 65536)
         except OSError:
-            # Linux reports so that nobody has it open any more.
+            # Linux reports so that no process has it open.
             return False
         self.bytes += block
         self._stream.feed(block)

@@ -251,7 +251,7 @@ def test_no_driver_is_timed_out_while_the_agent_does_not_read(servo: ServoDirect
     assert len(operation.progress) == 12000 + 3
 
 
-def test_what_an_endless_driver_prints_when_it_is_stopped_does_not_count(
+def test_output_of_an_endless_driver_after_its_stop_does_not_count(
     servo: ServoDirectory,
 ) -> None:
     """Reading all of its output would take longer than the agent waits."""

@@ -444,7 +444,7 @@ TORN = """
 
     os.write = write
 """
-"""The disk of the log is full amid the line of a query, and has room again after that."""
+"""The disk of the log is full in the middle of the line of a query, and has space again later."""
 
 
 @pytest.mark.parametrize("readable", [True, False], ids=["readable", "write-only"])
@@ -454,7 +454,7 @@ def test_after_a_full_disk_later_lines_are_whole(servo: ServoDirectory, *, reada
     if readable:
         servo.configure("agg: {log: run.log}")
     else:
-        # A pipe cannot be looked at.
+        # The content of a pipe cannot be inspected.
         servo.configure("agg: {log: run.fifo}")
         os.mkfifo(servo.path / "run.fifo")
         reader = os.open(servo.path / "run.fifo", os.O_RDONLY | os.O_NONBLOCK)

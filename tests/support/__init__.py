@@ -1,1 +1,1 @@
-"""What tests share: servo directories, the agent, processes, badly behaved drivers."""
+"""Helpers of the tests: servo directories, the agent, processes, badly behaved drivers."""

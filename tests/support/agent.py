@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     OnProgress = Callable[[dict[str, Any]], Literal["cancel"] | None]
 
 DEADLINE = 60.0
-"""Seconds after which a test has failed. The real agent waits without a limit."""
+"""Seconds after which a test has failed. The real agent has no such limit."""
 
 COMMAND_TIMEOUT = 30.0
-"""Seconds in which the fake agent does what a test asks of it during a run."""
+"""Seconds in which the fake agent must carry out a command of the test during a run."""
 
 LINGER = 3.0
 """Seconds from the end of both pipes to SIGKILL."""
@@ -72,7 +72,7 @@ class AgentError(Exception):
 
 @dataclass
 class Operation:
-    """What the agent knows of one run of the program; filled in while the run lasts."""
+    """What the agent knows about one run of the program; updated during the run."""
 
     argv: list[str]
     process: subprocess.Popen[bytes] = field(repr=False)
@@ -87,7 +87,7 @@ class Operation:
     longest_silence: float = 0.0
     """The most seconds without a byte on either pipe, from the start until both were at their end."""
     signals: list[tuple[float, int]] = field(default_factory=list)
-    """What the agent, not the test, has sent, each with the seconds from the start."""
+    """Signals sent by the agent, not by the test, each with the seconds from the start."""
     timed_out: bool = False
     protocol_error: str | None = None
     stderr_so_far: bytearray = field(default_factory=bytearray, repr=False)
@@ -154,10 +154,10 @@ class Behavior:
 
 
 class Running:
-    """A run in progress. A thread plays the agent's part; the test may watch and interfere.
+    """A run in progress. A thread acts as the agent; the test may observe the run and intervene.
 
     The context manager kills the session of the program at its end, if the program still runs or the test has
-    failed. What a program that ended by itself has left is not touched: `no_process_left` must see it.
+    failed. Processes left by a program that ended by itself are not killed: `no_process_left` must find them.
     """
 
     def __init__(self, operation: Operation, behavior: Behavior) -> None:
@@ -181,7 +181,7 @@ class Running:
         self._exited = threading.Event()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
-        self._woken, self._wake = os.pipe()
+        self._wakeup_reader, self._wakeup_writer = os.pipe()
         self._waiter = threading.Thread(target=self._await_exit, daemon=True)
         self._thread = threading.Thread(target=self._communicate, daemon=True)
         self._waiter.start()
@@ -228,9 +228,9 @@ class Running:
             self._process.send_signal(number)
 
     def stop_reading(self) -> None:
-        """Read no further byte from now on, like an agent that waits for the answer to an HTTP request.
+        """Stop reading, like an agent that waits for the answer to an HTTP request.
 
-        Its clock for OPTUNE_IO_TIMEOUT stops meanwhile. Must not be called from `on_progress`.
+        The time for OPTUNE_IO_TIMEOUT does not run meanwhile. Must not be called from `on_progress`.
         """
         self._command(lambda: self._set_reading(reading=False))
 
@@ -247,7 +247,7 @@ class Running:
         self._command(lambda: self._disconnect(self._stdin, self._stdout, self._stderr))
 
     def finish(self, deadline: float = DEADLINE) -> Operation:
-        """Return what came of it, when the agent is done with it: it has ended or the agent has given up."""
+        """Return the result, once the program has ended or the agent has given up."""
         end = time.monotonic() + deadline
         with self._changed:
             done = self._changed.wait_for(lambda: self._over, deadline)
@@ -279,7 +279,7 @@ class Running:
         self._exited.set()
 
     def _done(self) -> None:
-        """Note the time; it counts to the exit or to the end of the pipes, whichever is later."""
+        """Record the time; the last call counts, at the exit or at the end of the pipes."""
         with self._changed:
             if not self.operation.gave_up:
                 self.operation.seconds = self._since_start()
@@ -288,7 +288,7 @@ class Running:
         return time.monotonic() - self.operation.started
 
     def _command(self, action: Callable[[], None]) -> None:
-        """Have the thread that owns the pipes call `action`, and wait until it is done."""
+        """Run `action` in the thread that owns the pipes, and wait until it is done."""
         done = threading.Event()
 
         def do() -> None:
@@ -299,11 +299,11 @@ class Running:
             if self._over:
                 return
             self._commands.put(do)
-            os.write(self._wake, b"!")
+            os.write(self._wakeup_writer, b"!")
         wait_until(lambda: done.is_set() or self._over, COMMAND_TIMEOUT, "the reaction of the fake agent")
 
     def _communicate(self) -> None:
-        """Play the agent until the program closes its output, the time is over, or the protocol is broken."""
+        """Act as the agent until the program closes its output, times out, or breaks the protocol."""
         try:
             self._open()
             while not (self._stdout.closed and self._stderr.closed):
@@ -320,14 +320,14 @@ class Running:
             with self._changed:
                 self._over = True
                 self._selector.close()
-                os.close(self._woken)
-                os.close(self._wake)
+                os.close(self._wakeup_reader)
+                os.close(self._wakeup_writer)
                 self._changed.notify_all()
 
     def _open(self) -> None:
         for pipe in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(pipe.fileno(), False)
-        self._selector.register(self._woken, selectors.EVENT_READ, self._run_command)
+        self._selector.register(self._wakeup_reader, selectors.EVENT_READ, self._run_command)
         self._set_reading(reading=True)
         if self._unsent:
             self._selector.register(self._stdin, selectors.EVENT_WRITE, self._write)
@@ -349,7 +349,7 @@ class Running:
 
     def _run_command(self) -> None:
         if not self._commands.empty():
-            os.read(self._woken, 1)
+            os.read(self._wakeup_reader, 1)
             self._commands.get()()
 
     def _set_reading(self, *, reading: bool) -> None:
@@ -476,7 +476,7 @@ class Running:
 
 
 class Agent:
-    """Runs the program of one servo directory. The context kills at its end what the agent gave up.
+    """Runs the program of one servo directory. Leaving the context kills programs that the agent gave up.
 
     `env` is laid over the environment that the tests give every child; None removes a variable. `io_timeout`
     in seconds is the agent's timeout and becomes OPTUNE_IO_TIMEOUT; None means no limit and leaves the
@@ -545,7 +545,7 @@ class Agent:
         reader: Reader = "byte",
         deadline: float = DEADLINE,
     ) -> Operation:
-        """Adjust. `request` may be bytes where a test wants to send what the real agent would not.
+        """Adjust. `request` may be bytes, for input that the real agent would not send.
 
         When the agent gives up this returns at once; `Operation.wait` waits for the program.
         """

@@ -1,7 +1,7 @@
 """Processes: their environment, their state, and whether any is left after a test.
 
-Everything here reads /proc. A zombie, which has exited but has not been reaped, is not alive: it holds
-nothing and can do nothing.
+Everything here reads /proc. A zombie, which has exited but has not been reaped, is not alive: it has
+no resources and cannot act.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARK = "SERVO_AGG_TEST_MARK"
 POLL = 0.005
 """Seconds between two checks of a wait."""
 
-# Without cached bytecode every start would compile the program anew, which no installation does.
+# PYTHONDONTWRITEBYTECODE: without cached bytecode, every start would compile the program.
 _AMBIENT = ("OPTUNE_", "SERVO_AGG_", "DRIVER_", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class DeadlineError(AssertionError):
 
 
 class LeftoverError(AssertionError):
-    """Processes outlived the test that caused them."""
+    """Processes outlived the test that started them."""
 
 
 def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
@@ -64,7 +64,7 @@ def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
 def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
     """Return the first true value of `predicate`; after `deadline` seconds fail with an error naming `what`.
 
-    Every wait of a test goes through here or through a deadline of the fake agent; none sleeps and hopes.
+    All waits of tests use this function or a deadline of the fake agent, and no fixed sleep.
     """
     end = time.monotonic() + deadline
     while True:

@@ -1,6 +1,6 @@
 """Servo directories for tests, with the repository's `adjust` and drivers of tests/support/drivers.
 
-What can be set of a driver stands at the top of it and of drivers/behave.sh.
+The settings of a driver are documented at its top and in drivers/behave.sh.
 
 servo = ServoDirectory(tmp_path)
 servo.add("01ec2asg", "plain", component="web")
@@ -59,10 +59,10 @@ W = TypeVar("W", bound=Waitable)
 
 
 def retry_under_load(run: Callable[[], W], is_good: Callable[[W], bool], tries: int = 4) -> W:
-    """Return the first result of `run` that is good, or the last one for the test to judge.
+    """Return the first result of `run` that is good, or the last one, so that the test fails.
 
-    For promises with half a second to spare, which a machine that stalls cannot keep. The end of each bad run
-    is awaited.
+    For promises with half a second to spare, which a machine that stalls cannot keep. Each bad run is awaited
+    to its end.
     """
     for _ in range(tries - 1):
         result = run()
@@ -123,7 +123,7 @@ class StartOptions(TypedDict, total=False):
     prefix: Sequence[str]
     """A program, with its arguments, that runs the command."""
     before: str
-    """What a shell does before it becomes the command."""
+    """Shell commands that run before the command."""
     redirect: str
     """Redirections of the command, in the shell's syntax."""
     stdin: int | IO[Any]

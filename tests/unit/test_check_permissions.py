@@ -33,7 +33,7 @@ class Opened(NamedTuple):
     remedy: str
     drivers: tuple[str, ...] = ()
     mode: int = 0o002
-    """Is added to its mode."""
+    """Bits that are added to its mode."""
 
 
 def put_file(path: Path, mode: int = 0o644) -> Path:
@@ -155,7 +155,7 @@ OPENED: dict[str, Callable[[Path], Opened]] = {
 
 
 @pytest.mark.parametrize("prepare", OPENED.values(), ids=OPENED.keys())
-def test_whatever_everybody_may_write_to_is_a_problem_with_a_remedy(
+def test_anything_writable_by_everybody_is_a_problem_with_a_remedy(
     servo: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Path], Opened]
 ) -> None:
     monkeypatch.setenv("OPTUNE_CONFIG", "")

@@ -1,4 +1,4 @@
-"""The C modules behind slow standard-library wrappers, and what replaces them where there are none."""
+"""The C modules behind slow standard-library wrappers, and their replacements."""
 
 from __future__ import annotations
 
@@ -74,17 +74,17 @@ def test_without_the_c_module_signals_have_the_same_numbers_and_names() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_json_has_no_number_for_is_not_written(value: float) -> None:
+def test_numbers_that_json_does_not_have_are_not_written(value: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         _compat.json_encoder()(value)
 
 
-def test_what_is_not_a_json_value_is_not_written() -> None:
+def test_a_value_that_json_does_not_have_is_not_written() -> None:
     with pytest.raises(TypeError, match="JSON"):
         _compat.json_encoder()(object())
 
 
 def test_its_import_loads_nothing_but_built_in_modules() -> None:
-    """`cli` blocks signals only after it."""
+    """`cli` blocks signals only after this import."""
     loaded = python("-S", "-c", IMPORT, str(REPOSITORY)).decode().split()
     assert set(loaded) <= {"__future__", "servo_agg._compat", *sys.builtin_module_names}

@@ -93,7 +93,7 @@ def test_files_without_the_executable_flag_are_listed_apart(directory: Directory
         *("web.dpkg-dist", "web.rpmsave", "web.rpmnew", "web.rpmorig", "..data"),
     ],
 )
-def test_leftovers_are_no_drivers_even_if_executable(directory: Directory, name: str) -> None:
+def test_leftovers_are_not_drivers_even_if_executable(directory: Directory, name: str) -> None:
     directory.add("web", name)
     directory.add(f".{name}", mode=0o644)
     config = read_config({})
@@ -101,7 +101,7 @@ def test_leftovers_are_no_drivers_even_if_executable(directory: Directory, name:
     assert (config.listing.leftovers, config.listing.not_executable) == ([name], [])
 
 
-def test_documents_are_no_drivers_unless_their_content_is_a_program(directory: Directory) -> None:
+def test_documents_are_not_drivers_unless_their_content_is_a_program(directory: Directory) -> None:
     directory.add("10web", "LICENSE", "README", "README.md", "notes.txt", "20win.md")
     directory.drivers.joinpath("20win.md").write_text("#!/bin/sh\n")
     config = read_config({})

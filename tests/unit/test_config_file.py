@@ -63,7 +63,7 @@ def test_bytes_that_are_not_utf_8_are_refused_with_their_line(file: Path, conten
         ("device", "config.yaml is a device, but it must be a file"),
     ],
 )
-def test_what_is_not_a_file_is_refused(file: Path, kind: str, message: str) -> None:
+def test_a_config_yaml_that_is_not_a_file_is_refused(file: Path, kind: str, message: str) -> None:
     if kind == "directory":
         file.mkdir()
     elif kind == "pipe":

@@ -90,7 +90,7 @@ def test_a_key_has_the_value_that_is_given(text: str, values: dict[str, Any]) ->
         + "agg: {grace: 7}\n",
     ],
 )
-def test_the_rest_of_the_file_is_not_judged(text: str) -> None:
+def test_the_rest_of_the_file_is_not_checked(text: str) -> None:
     assert parse_section(text, None) == {"grace": 7}
 
 
@@ -265,7 +265,7 @@ NOT_YAML = "config.yaml cannot be read as YAML"
             "k8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",
             f"config.yaml, line 2: agg.grace is [1, 2], but it must be {SECONDS}",
         ),
-        # What stands in the part of the drivers is not quoted: it may be a password.
+        # The sections of drivers are not quoted: they may contain passwords.
         (
             "k8s: &k8s {password: SECRET}\nagg: {<<: *k8s}\n",
             f"config.yaml, line 1: the section agg has an unknown key 'password': {THE_KEYS}",
@@ -279,7 +279,7 @@ NOT_YAML = "config.yaml cannot be read as YAML"
     ids=lambda value: repr(value[:40]),
 )
 def test_a_section_that_cannot_be_read_is_refused_with_this_message(text: str, message: str) -> None:
-    # The words of the YAML parser, which differ from version to version, stand for `*`.
+    # `*` stands for the words of the YAML parser, which differ between versions.
     pattern = re.escape(message).replace(r"\*\ \(line", r"[^\n]+\ \(line")
     assert re.fullmatch(pattern, refusal(text))
 
@@ -312,7 +312,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 @given(
     st.dictionaries(st.sampled_from([*KEYS, "other"]), scalars | st.lists(scalars, max_size=2), max_size=3)
 )
-def test_any_section_is_accepted_as_it_is_or_refused_in_words(section: dict[str, Any]) -> None:
+def test_any_section_is_accepted_unchanged_or_refused_with_a_message(section: dict[str, Any]) -> None:
     try:
         values = parse_section(yaml.safe_dump({"agg": section}), None)
     except BadConfiguration as error:

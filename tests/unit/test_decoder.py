@@ -1,4 +1,4 @@
-"""SPEC 4: a driver's output to messages, in whatever blocks it comes."""
+"""SPEC 4: decoding the output of a driver, in blocks of any size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def contents(messages: Iterable[Message]) -> list[Any]:
 
 
 def by_the_contract(stream: bytes, *, document: bool, unique: bool) -> list[tuple[str, str]]:
-    """Return what SPEC 4 makes of a whole output: line by line, and if that fails as one document."""
+    """Decode a whole output as SPEC 4 says: line by line, or else as one document."""
     lines = [line for line in stream.split(b"\n") if line.strip()]
     found = [plain(decode(line, unique_keys=unique)) for line in lines]
     bad = [index for index, (kind, _) in enumerate(found) if kind == "Malformed"]
@@ -65,7 +65,7 @@ def test_the_same_bytes_give_the_same_messages_in_whatever_blocks(
 ) -> None:
     at_once = list(map(plain, messages_of([stream], document=document)))
     assert list(map(plain, messages_of(blocks_of(stream, places), document=document))) == at_once
-    # Byte by byte, as far as that may make a difference: in the midst of a long line it makes none.
+    # Byte by byte, except in the middle of long lines, where it makes no difference.
     single = [stream[index : index + 1] for index in range(min(len(stream), 500))]
     assert list(map(plain, messages_of([*single, stream[500:]], document=document))) == at_once
 
@@ -106,7 +106,7 @@ def test_when_reading_stops_early_only_an_incomplete_last_line_is_missing(
     places=cuts,
     sizes=st.lists(st.integers(250, 260), max_size=3),
 )
-# What comes later must not change how the start of the line is quoted.
+# Later bytes must not change the quote of the start of the line.
 @example(lines=[b"\xc3\xa9" + b"7" * 300 + b"\xff"], places=[104, 257], sizes=[])
 def test_blocks_make_no_difference_near_the_limit(
     lines: list[bytes], places: list[int], sizes: list[int], *, document: bool

@@ -1,4 +1,4 @@
-"""SPEC 8, 10: output of drivers waits in bounded space; other events are never refused and come first."""
+"""SPEC 8, 10: the queued output of drivers is bounded; other events are never refused and come first."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_get_waits_for_the_given_time(queue: EventQueue) -> None:
 
 
 @pytest.mark.parametrize("method", ["put", "put_output", "put_after_output"])
-def test_a_waiting_get_is_woken(queue: EventQueue, method: str) -> None:
+def test_a_new_event_ends_a_waiting_get(queue: EventQueue, method: str) -> None:
     found: list[Any] = []
     getter = in_thread(lambda: found.append(queue.get(60)))
     event = Output(1, b"event")
@@ -150,12 +150,12 @@ def test_space_is_readable_exactly_while_output_is_accepted(queue: EventQueue) -
             assert isinstance(event, Output)
             assert b"refused" not in event.block
             size += len(event.block)
-        # There is space before all is taken, so that the drivers go on writing meanwhile.
+        # There is space before the queue is empty, so that drivers can continue to write.
         assert 0 < size < OUTPUT_LIMIT
         assert queue.has_output
 
 
-def test_who_waits_for_space_is_woken_by_get(queue: EventQueue) -> None:
+def test_get_wakes_a_thread_that_waits_for_space(queue: EventQueue) -> None:
     count = fill(queue)
     accepted: list[bool] = []
 
@@ -190,7 +190,7 @@ def test_many_threads_lose_nothing_and_stay_within_bounds(queue: EventQueue) -> 
         queue.put_after_output(OutputClosed(pid, cut=False))
 
     threads = [in_thread(lambda pid=pid: put(pid)) for pid in range(putters)]  # type: ignore[misc]
-    # Nothing is taken until the queue is full, so that there is something to lose.
+    # Start to read when the queue is full: only then could data be lost.
     wait_until(lambda: refused, 30, "a refused block")
     output: dict[int, bytes] = dict.fromkeys(range(putters), b"")
     urgent: list[tuple[int, int]] = []

@@ -344,7 +344,7 @@ endings = st.sampled_from(ENDINGS)
 
 
 @given(st.lists(st.tuples(statuses, st.none() | st.text(max_size=3), endings), min_size=1, max_size=5))
-def test_a_failure_of_ours_never_carries_ok_and_always_a_reason(
+def test_a_final_failure_has_a_reason_and_a_status_other_than_ok(
     facts: list[tuple[Any, Any, RunFacts]],
 ) -> None:
     outcomes = [
@@ -364,14 +364,14 @@ def test_a_failure_of_ours_never_carries_ok_and_always_a_reason(
         assert f"{each.name}: {each.status}: {each.message}" in final["message"]
 
 
-def test_a_message_of_ours_is_bounded() -> None:
+def test_the_message_of_a_final_failure_is_bounded() -> None:
     big = failed("a", "failed", "r", "\u20ac" * 200_000)
     for message in (failure_result([big, big])["message"], driver_table([big], {"a": {}})["a"]["message"]):
         assert message.startswith(("a: failed: \u20ac", "\u20ac"))
         assert len(message.encode()) <= 256 << 10
 
 
-def test_a_line_tells_name_status_and_message() -> None:
+def test_a_line_has_name_status_and_message() -> None:
     assert failure_lines([failed("a", "failed", None, "x"), failed("b", "rejected", None, "y")]) == (
         "a: failed: x\nb: rejected: y"
     )
@@ -400,7 +400,7 @@ def test_every_driver_is_in_the_table_in_driver_order() -> None:
     assert others == before
 
 
-def test_drivers_of_an_inner_aggregator_stand_under_its_name() -> None:
+def test_drivers_of_an_inner_aggregator_are_listed_under_its_name() -> None:
     inner = {"x": {"status": "ok"}}
     table = driver_table([outcome({"status": "ok", "drivers": inner}, name="a")], {"a": {}})
     assert table["a"]["drivers"] == inner
@@ -438,7 +438,7 @@ replies = st.none() | st.dictionaries(
 
 
 @given(st.lists(st.tuples(replies, endings, st.booleans()), min_size=1, max_size=4))
-def test_any_replies_give_an_answer_and_are_not_changed(facts: list[tuple[Reply, RunFacts, bool]]) -> None:
+def test_any_replies_give_a_result_and_are_not_changed(facts: list[tuple[Reply, RunFacts, bool]]) -> None:
     before = repr([reply for reply, _, _ in facts])
     outcomes = [
         outcome(reply, end, name=f"driver{index}", adjusting=adjusting)

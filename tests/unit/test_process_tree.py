@@ -49,7 +49,7 @@ def test_a_snapshot_shows_parent_group_session_and_start_time(sleeper: subproces
 
 
 def test_psutil_shows_the_same_without_proc(sleeper: subprocess.Popen[bytes]) -> None:
-    found = snapshot._snapshot_by_psutil()[sleeper.pid]  # noqa: SLF001 - on Linux nothing else leads there
+    found = snapshot._snapshot_by_psutil()[sleeper.pid]  # noqa: SLF001 - on Linux no other function calls it
     assert (found.parent, found.group, found.session) == (os.getpid(), sleeper.pid, sleeper.pid)
     assert not found.is_zombie
     assert snapshot._variable_by_psutil(sleeper.pid, START_TOKEN) == "0123456789abcdef"  # noqa: SLF001 - as above

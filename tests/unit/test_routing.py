@@ -90,9 +90,7 @@ def test_an_assignment_sets_the_described_setting(assignments: list[str], settin
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_an_assignment_to_a_setting_that_nobody_describes_is_refused(
-    assignments: list[str], message: str
-) -> None:
+def test_an_assignment_to_an_undescribed_setting_is_refused(assignments: list[str], message: str) -> None:
     with pytest.raises(UnknownSettings) as raised:
         request_from_assignments(assignments, DESCRIPTION)
     assert str(raised.value) == message

@@ -67,7 +67,7 @@ ONE = application(web=component(cpu=CPU))
         ({"settings": {"cpu": CPU}}, {"application": {"settings": {"cpu": CPU}}}),
         ({"components": {}, "m": {"a": 1}}, {"application": {"components": {}, "m": {"a": 1}}}),
         ({"status": "ok", "components": {"web": component(cpu=CPU)}}, ONE),
-        # What a driver says of itself is left out.
+        # What a driver says about itself is left out.
         (
             {**ABOUT_ITSELF, "drivers": {"a": {}}, "application": {"status": "kept", "drivers": "kept"}},
             {"application": {"status": "kept", "drivers": "kept"}},
@@ -120,7 +120,7 @@ def test_a_value_that_must_be_an_object_is_refused_with_its_path(shown: str, pat
 
 
 @pytest.mark.parametrize("key", ["components", "settings"])
-def test_a_reply_without_the_wrapper_is_checked_like_any_other(key: str) -> None:
+def test_a_reply_without_the_key_application_is_checked_too(key: str) -> None:
     with pytest.raises(SchemaError, match=rf"application\.{key} is a list, not an object"):
         normalize_description({key: ["web"]})
 
@@ -148,7 +148,7 @@ def test_a_merged_object_shares_nothing_with_its_parts() -> None:
     assert first == {"a": {"b": {"c": 1}}}
 
 
-def test_two_drivers_side_by_side_look_like_one() -> None:
+def test_the_settings_of_two_drivers_are_merged() -> None:
     merged, owners = merge_descriptions(
         [
             (
@@ -257,8 +257,8 @@ def clauses_of(message: str) -> list[list[str]]:
     return [re.findall(r"[\w.-]*\w", part) for part in message.split(";")]
 
 
-# Any shapes: a setting may be any JSON, and anything may stand under any name beside the settings. The
-# names are few, so that drivers often speak of the same; among them are those that mean something.
+# Content of any shape: a setting may be any JSON value, and there may be any other keys. There are only a
+# few names, so that drivers often use the same ones. Some of the names are keys of the protocol.
 
 names = st.sampled_from(
     ["", "web", "a.b", "\ud800", "application", "components", "settings", "value", "drivers"]
@@ -285,7 +285,7 @@ any_content = _with(
 
 
 def places_in(content: Object) -> dict[Place, Any]:
-    """Return the settings of any content by their paths."""
+    """Return the settings of such content by their paths."""
     inner = content["application"]
     holders: dict[str | None, Object] = {None: inner, **inner.get("components", {})}
     return {
@@ -301,7 +301,7 @@ def beside(holder: Object, *keys: str) -> Object:
 
 
 def laid_over(those: list[Any]) -> Any:
-    """Return what stands where these were merged in turn: the last leaf, and what came after it."""
+    """Return the expected deep merge of these values: the last one that is not an object ends the merge."""
     if not isinstance(those[-1], dict):
         return those[-1]
     after = list(itertools.takewhile(lambda each: isinstance(each, dict), reversed(those)))[::-1]
@@ -445,7 +445,7 @@ def test_each_setting_goes_to_its_owner_with_all_that_is_not_a_setting() -> None
         ),
     ],
 )
-def test_settings_that_nobody_describes_refuse_the_request(inner: Object, message: str) -> None:
+def test_a_request_with_undescribed_settings_is_refused(inner: Object, message: str) -> None:
     request = {"application": inner}
     before = copy.deepcopy(request)
     with pytest.raises(UnknownSettings) as raised:
@@ -491,7 +491,7 @@ def test_the_inputs_of_all_drivers_together_are_the_request(request: Object, pic
 
 
 @given(owners=owned, wanted=st.lists(places, max_size=10), more=extras)
-def test_exactly_the_settings_that_nobody_describes_are_listed(
+def test_exactly_the_undescribed_settings_are_listed(
     owners: dict[Place, str], wanted: list[Place], more: Object
 ) -> None:
     strangers = [place for place in wanted if place not in owners]

@@ -88,13 +88,13 @@ def test_a_long_text_keeps_both_ends(text: str, width: int, short: str) -> None:
 
 
 @given(PLAIN, st.integers(2, 50))
-def test_a_fitted_text_fits(text: str, width: int) -> None:
+def test_a_truncated_text_has_at_most_the_given_width(text: str, width: int) -> None:
     short = truncate_middle(text, width)
     assert display_width(short) <= width
     if display_width(text) <= width:
         assert short == text
     else:
-        # Whatever dots it holds itself.
+        # The text itself may contain dots too.
         cuts = [place for place in range(len(short)) if short.startswith("..", place)]
         assert any(text.startswith(short[:cut]) and text.endswith(short[cut + 2 :]) for cut in cuts)
 
@@ -114,7 +114,7 @@ def rows_of(columns: int) -> st.SearchStrategy[list[list[str]]]:
 
 
 def begins(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> set[int]:
-    """Give the places at which the last column, where it is not empty, begins."""
+    """Return the positions at which the last column begins, of the rows where it is not empty."""
     return {display_width(line) - display_width(row[-1]) for line, row in zip(lines, rows) if row[-1].strip()}
 
 

@@ -46,7 +46,7 @@ def test_a_driver_has_a_second_less_than_the_agent_or_half_of_it(
 @given(st.floats(min_value=1e-3, max_value=1e6))
 @example(2.0)
 @example(1.9999999999999998)
-def test_an_answer_is_out_before_the_agent_loses_patience(timeout: float) -> None:
+def test_the_answer_is_written_before_the_agent_times_out(timeout: float) -> None:
     limit, grace = driver_timeout(timeout)
     assert limit is not None
     assert 0 < limit < timeout
@@ -81,13 +81,13 @@ def asked(until: float | None) -> Timeouts:
         pytest.param(
             adjusting(29),
             [(110, "heard"), (130, "heard"), (150, "heard"), (170, "fine"), (179, "overdue")],
-            id="talking-on-and-on-keeps-it-alive",
+            id="each-message-restarts-the-limit",
         ),
         pytest.param(
             adjusting(29),
-            # What is unread may be the message that it is waited for.
+            # The expected message may be among the unread output.
             [(129, "unread"), (1000, "unread"), (1001, "heard"), (1029, "fine"), (1030, "overdue")],
-            id="never-for-what-was-not-yet-read",
+            id="not-while-output-is-unread",
         ),
         pytest.param(adjusting(None), [(100, "due", None), (1e9, "fine")], id="without-a-limit-never"),
         pytest.param(
@@ -108,7 +108,9 @@ def asked(until: float | None) -> Timeouts:
         pytest.param(asked(None), [(100, "due", None), (1e9, "fine")], id="a-query-without-a-limit-never"),
     ],
 )
-def test_unresponsive(timeouts: Timeouts, history: list[tuple[Any, ...]]) -> None:
+def test_a_driver_is_unresponsive_at_these_moments(
+    timeouts: Timeouts, history: list[tuple[Any, ...]]
+) -> None:
     deadlines = Deadlines(100, timeouts)
     for now, what, *rest in history:
         if what == "heard":
@@ -232,18 +234,18 @@ def step(sequence: StopSequence, now: float, alive: str) -> str:
             3000,
             5000,
             [(3000, BOTH, "kill"), (8000, NONE, "wait"), (8010, NONE, "finished")],
-            id="one-that-dies-at-the-last-moment-is-not-given-up",
+            id="one-that-exits-at-the-last-moment-is-not-given-up",
         ),
         pytest.param(
             3000,
             5000,
-            # Nobody looked for a while; the survivors still have their time, counted from the kill.
+            # The step comes late; the survivors still have their full time after the kill.
             [(60000, BOTH, "kill"), (64900, BOTH, "kill"), (65000, BOTH, "give-up")],
-            id="a-late-kill-has-its-patience-too",
+            id="a-late-kill-has-its-full-wait",
         ),
     ],
 )
-def test_steps_of_a_stop(grace: int, kill_wait: int, history: list[tuple[int, str, str]]) -> None:
+def test_a_stop_takes_these_steps(grace: int, kill_wait: int, history: list[tuple[int, str, str]]) -> None:
     sequence = StopSequence(100_000, grace, kill_wait)
     for moment, alive, expected in history:
         assert step(sequence, 100_000 + moment, alive) == expected, moment
@@ -257,7 +259,7 @@ def test_a_second_signal_skips_the_grace_and_does_not_prolong_the_wait() -> None
     assert step(sequence, 100.5, BOTH) == "give-up"
 
 
-def test_a_slow_death_after_a_timeout_extends_the_wait_once() -> None:
+def test_a_slow_exit_after_a_timeout_extends_the_wait_once() -> None:
     sequence = StopSequence(0, 0.5, SHORT_KILL_WAIT)
     assert step(sequence, 0.5, BOTH) == "kill"
     assert step(sequence, 0.7, BOTH) == "give-up"
@@ -343,7 +345,7 @@ def test_the_steps_of_a_stop_never_go_back_and_always_end(
         elif name == "kill":
             assert moment < kills[0] + kill_wait
     assert step(sequence, now, NONE) == "wait"
-    # One look that finds nothing is not enough.
+    # One empty snapshot is not enough.
     assert step(sequence, now + 1, NONE) == "finished"
 
 
@@ -356,7 +358,7 @@ GRACES = {"short_grace": 0.5, "grace": 30.0, "cancel_grace": 300.0}
         ("query", 29, 0, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
         ("info", None, 0, {"until": None, "allowance": None, "silence": None, "grace": 0.5}),
         ("adjust", 29, 0, {"until": None, "silence": 29, "grace": 30, "cancel_grace": 300}),
-        # In a check each driver has 30 s, unless the limit is less; `until` ends one that talks without end.
+        # In a check each driver has at most 30 s; `until` stops one that prints without end.
         ("query", 29, 2, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
         ("query", 31, 2, {"until": 131, "allowance": None, "silence": 30, "grace": 0.5}),
         ("info", None, 2, {"until": 160, "allowance": None, "silence": 30, "grace": 0.5}),

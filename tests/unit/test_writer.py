@@ -64,7 +64,7 @@ def end() -> Iterator[End]:
 
 
 def in_time(work: Callable[[], object], what: str) -> None:
-    """Run in a thread what would hang if the rule were broken."""
+    """Run a function in a thread: it would block if the rule were broken."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(20)
@@ -182,7 +182,7 @@ def test_after_finish_it_notifies_when_all_is_written(end: End) -> None:
 
 
 def test_it_is_not_finished_before_everything_is_written(end: End) -> None:
-    """The block that is being written counts, and so does what waits behind it."""
+    """The block that is being written counts, and so do the lines behind it."""
     first, second = b"1" * 300_000, b"2" * 300_000
     end.writer.write(first)
     # The first is being written now, so the second will be a block of its own.
@@ -257,7 +257,7 @@ def test_a_reader_that_leaves_during_a_write_is_noticed(end: End) -> None:
     end.close_read_end()
     wait_until(lambda: end.writer.broken, 10, "noticing that the reader has left")
     wait_until(lambda: end.notified > notified, 10, "notification")
-    # Otherwise a thread that waits for room would wait for ever.
+    # Otherwise a thread that waits for space would wait for ever.
     assert not end.writer.full
     assert end.writer.finish()
 

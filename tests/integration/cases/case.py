@@ -47,11 +47,11 @@ def driver(*, info: str = INFO, query: str = QUERY, adjust: str = says(OK)) -> s
 
 @dataclass(frozen=True)
 class Case:
-    """What is put in, and what the user gets."""
+    """One case: the input, and the expected output."""
 
     title: str
 
-    # What is put in.
+    # The input.
     driver: str | None = driver()
     """Source of the driver `driver`, which has the setting web.cpu by default."""
     others: Mapping[str, str] = field(default_factory=dict)
@@ -62,16 +62,16 @@ class Case:
     config: str | None = None
     """Content of config.yaml."""
     before: str = ""
-    """What the shell does in the servo directory before it becomes ./adjust."""
+    """Shell commands that run in the servo directory before ./adjust."""
     onto: str = ""
     """Redirections of the shell."""
 
-    # What comes out.
+    # The output.
     code: int = 1
     status: str = "failed"
     reason: str = ""
     message: str = ""
-    """Of the final object; for --info a line `NAME: MESSAGE` for each driver that did not tell."""
+    """Of the final object; for --info a line `NAME: MESSAGE` for each driver that failed."""
     final: str | None = None
     """The whole stdout where it is not a failure; only the last line of it where there is `progress`."""
     progress: Sequence[str] | None = None
@@ -79,14 +79,14 @@ class Case:
     stderr: str = ""
 
     chapter: str = ""
-    """The chapters of the contract that it belongs to."""
+    """The chapters of SPEC that it tests."""
 
     def __str__(self) -> str:
         return f"{self.chapter}: {self.title}"
 
 
 def chapter(name: str, *cases: Case) -> tuple[Case, ...]:
-    """Return the cases as those of a chapter of the contract."""
+    """Return the cases, assigned to a chapter of SPEC."""
     return tuple(replace(case, chapter=name) for case in cases)
 
 

@@ -1,4 +1,4 @@
-"""Every case of bad input, one entry each: what is put in, and the words that the user gets.
+"""All cases of bad input: the input, and the message that the user gets.
 
 Cases that one pure function decides (a line that is not JSON, a wrong value in config.yaml, a wrong command line) are
 in the tables of `tests/unit`; here is one of each kind, to show that its message reaches the user.
@@ -52,7 +52,7 @@ sys.meta_path.insert(0, Hide())
 END
 export PYTHONPATH="$PWD/hiding"
 """
-"""Makes the module that the variable HIDDEN names one that is not installed."""
+"""Hides the module that the variable HIDDEN names, as if it were not installed."""
 
 OLDER_PYTHON = """\
 cp "$(readlink adjust)" real

@@ -3,7 +3,7 @@
 #
 # Settings come from the environment or, for one driver alone, from the file settings.d/NAME:
 #   DRIVER_COMPONENT   component described, the driver's file name unless set
-#   DRIVER_SETTINGS    what stands between the braces of "settings"
+#   DRIVER_SETTINGS    the content of "settings", without the braces
 #   DRIVER_VERSION     version of --info (1.0)
 #   DRIVER_HAS_CANCEL  has_cancel of --info (false)
 #   DRIVER_WHEN        phases (info, query, adjust) in which to misbehave; each driver has its own default

@@ -1,4 +1,4 @@
-"""Simulate a machine that forbids, hides or lacks what the one that runs the tests does not.
+"""Simulate a machine that forbids, hides or lacks something.
 
 Python imports this at its start when the directory is on PYTHONPATH. The environment variable MACHINE has one
 or more of these words. They concern the processes whose command line contains the quoted word:
