@@ -208,7 +208,7 @@ class Stage:
             leader = int(self.await_mark(f"{name}.{phase}.leader"))
             wait_until(lambda: state(leader) == "T", STEP_TIMEOUT, "stop of the leader")
 
-    def await_asked(self, name: str) -> None:
+    def await_info(self, name: str) -> None:
         """Wait until the --info of a driver was started."""
         path = self._faults / f"{name}.info.asked"
         wait_until(path.exists, STEP_TIMEOUT, f"{name} --info")
@@ -283,7 +283,7 @@ class Stage:
         self._reap()
         return self.marked.living()
 
-    def await_nothing(self, deadline: float, what: str, *, sparing: Collection[int] = ()) -> None:
+    def await_no_process(self, deadline: float, what: str, *, sparing: Collection[int] = ()) -> None:
         """Wait until no process of the run is alive, except those in `sparing`."""
         quiet = 0
 

@@ -71,7 +71,7 @@ def _adjusting(name: str, stage: Stage) -> None:
     stage.await_driver(name, "adjust")
 
 
-def _not_yet_noted(stage: Stage) -> None:
+def _not_yet_recorded(stage: Stage) -> None:
     stage.await_mark("halt.reached")
     stage.await_driver(FIRST, "adjust")
 
@@ -103,7 +103,7 @@ LOCK = Moment("lock", _waiting_for_the_lock, _QUERIED, "fcntl.flock")
 BEFORE = Moment("before", _halted, _QUERIED, f"os.posix_spawn adjust.d/{FIRST} query")
 QUERY = Moment("query", _querying, (*_QUERIED, (SECOND, "query")))
 ANSWERED = Moment("answered", _halted, _IN_FIRST, f"os.posix_spawn adjust.d/{FIRST} adjust", FIRST)
-NOTING = Moment("noting", _not_yet_noted, _IN_FIRST, f"spawned adjust.d/{FIRST} adjust", FIRST)
+NOTING = Moment("noting", _not_yet_recorded, _IN_FIRST, f"spawned adjust.d/{FIRST} adjust", FIRST)
 FIRST_ADJUST = Moment("first", functools.partial(_adjusting, FIRST), _IN_FIRST, adjusting=FIRST)
 BETWEEN = Moment("between", _halted, _IN_SECOND, f"os.posix_spawn adjust.d/{SECOND} adjust", SECOND)
 SECOND_ADJUST = Moment("second", functools.partial(_adjusting, SECOND), _IN_SECOND, adjusting=SECOND)
@@ -154,7 +154,7 @@ def _cancel(stage: Stage, moment: Moment) -> None:
     stage.resume_program()
     if moment.adjusting:
         # It replies that it cannot be cancelled, so it may finish.
-        stage.await_asked(moment.adjusting)
+        stage.await_info(moment.adjusting)
     if moment.adjusting or moment in {GRACE, FINAL}:
         stage.release()
         stage.running.resume_reading()
@@ -180,7 +180,7 @@ def _leave(stage: Stage, moment: Moment, *, dying: bool) -> None:
     stage.resume_program()
     if moment.adjusting:
         # As on a cancel, the driver may finish, or ends when it gets the signal.
-        stage.await_asked(moment.adjusting)
+        stage.await_info(moment.adjusting)
     if moment.adjusting or moment is GRACE:
         stage.release()
 

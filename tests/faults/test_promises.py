@@ -52,14 +52,14 @@ def test_a_kill_at_a_random_moment_leaves_no_process(stage: Stage, repetition: i
             killed = time.monotonic()
             program.finish(timeout=STEP_TIMEOUT)
             times.append((time.monotonic() - killed, moment))
-        stage.await_nothing(WATCHDOG_TIMEOUT, f"killed after {moment:.4f} s")
+        stage.await_no_process(WATCHDOG_TIMEOUT, f"killed after {moment:.4f} s")
     # The slowest is ignored: the machine may have stalled.
     seconds, moment = sorted(times)[-2]
     assert seconds < allowed(AT_ONCE), f"end of file late, killed after {moment:.4f} s"
 
 
 # An agent that is pid 1 if a namespace can be created. Otherwise it is a subreaper, which adopts orphans.
-ORPHANAGE = """\
+ADOPTING_AGENT = """\
 import ctypes, os, subprocess, sys
 
 def zombies():
@@ -81,7 +81,7 @@ for number in range(int(sys.argv[1])):
 
 
 def test_an_ordinary_run_leaves_no_zombie_to_an_agent_that_is_pid_1(stage: Stage) -> None:
-    command = [sys.executable, "-c", ORPHANAGE, str(RUNS)]
+    command = [sys.executable, "-c", ADOPTING_AGENT, str(RUNS)]
     isolated = ["unshare", "--pid", "--fork", "--kill-child"]
     if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode == 0:
         command = [*isolated, *command]
@@ -101,7 +101,7 @@ def test_a_tree_of_200_is_gone_soon_after_the_grace(stage: Stage, shape: str, nu
     assert len(stage.survivors()) > 200
     stage.send(number)
     if number == signal.SIGKILL:
-        stage.await_nothing(GRACE + allowed(1), f"200 processes, {shape}")
+        stage.await_no_process(GRACE + allowed(1), f"200 processes, {shape}")
         return
     result = stage.end()
     assert stage.survivors() == {}

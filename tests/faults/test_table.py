@@ -55,7 +55,7 @@ def test_fault_leaves_no_process_and_one_final_object(stage: Stage, cell: Cell) 
     assert bool(services) == (cell.shape in {"holder", "daemon"})
     spared = services if cell.shape == "daemon" or result.code == 0 else set()
     if killed:
-        stage.await_nothing(cell.grace + WATCHDOG_TIMEOUT, "end of all processes", sparing=spared)
+        stage.await_no_process(cell.grace + WATCHDOG_TIMEOUT, "end of all processes", sparing=spared)
         wait_until(
             lambda: not stage.remaining(stage.all_processes, sparing=spared),
             REAP_TIMEOUT,
@@ -63,7 +63,7 @@ def test_fault_leaves_no_process_and_one_final_object(stage: Stage, cell: Cell) 
         )
     elif result.code == 0 or cell.shape == "group" or cell.finishes:
         # A driver that ends its own processes does not wait for them.
-        stage.await_nothing(STEP_TIMEOUT, "end of what the drivers have result themselves", sparing=spared)
+        stage.await_no_process(STEP_TIMEOUT, "end of what the drivers have result themselves", sparing=spared)
     assert set(stage.survivors()) == spared
     assert stage.remaining(stage.our_children) == []
 

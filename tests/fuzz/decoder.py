@@ -9,7 +9,7 @@ from tests.fuzz.engine import fuzz
 with atheris.instrument_imports(include=["servo_agg"]):
     from servo_agg.protocol.messages import Malformed, decode, encode
     from tests.support.outputs import blocks_of, plain
-    from tests.unit.test_decoder import by_the_contract, messages_of
+    from tests.unit.test_decoder import expected_messages, messages_of
 
 
 def check(data: bytes) -> None:
@@ -18,7 +18,7 @@ def check(data: bytes) -> None:
     document = mode > b"\x7f"
     blocks = blocks_of(stream, range(0, len(stream), size or len(stream) + 1))
     found = messages_of(blocks, document=document)
-    assert list(map(plain, found)) == by_the_contract(stream, document=document, unique=document)
+    assert list(map(plain, found)) == expected_messages(stream, document=document, unique=document)
     for message in found:
         if not isinstance(message, Malformed):
             line = encode(message.body)

@@ -1,4 +1,4 @@
-"""SPEC 5: what the agent gets: one final object, the exit status, and streams, whatever goes wrong."""
+"""SPEC 5: the agent gets one final object and the exit status, whatever fails; and the streams."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_a_stdout_that_cannot_be_written_stops_the_drivers(servo: ServoDirectory
 # --- an agent that is gone
 
 
-def leave(running: Running, what: str) -> None:
+def disconnect(running: Running, what: str) -> None:
     """Close the agent's end of stdout, or of everything."""
     if what == "stdout":
         running.close_stdout()
@@ -352,7 +352,7 @@ def test_when_the_agent_is_gone_in_a_query_the_drivers_are_stopped(servo: ServoD
     with servo.start_adjust("01.cpu") as running:
         running.wait_for_line(lambda line: "progress" in line)
         wait_until(lambda: servo.log(phase="query"), 30, "the driver's start")
-        leave(running, what)
+        disconnect(running, what)
         assert exit_status(running) == 1
     # The driver would take ten minutes.
     assert servo.log(phase="adjust") == []
@@ -365,7 +365,7 @@ def test_when_the_agent_is_gone_a_cancelable_driver_is_cancelled(servo: ServoDir
     servo.add("02", "plain")
     with servo.start_adjust("01.cpu", "02.cpu") as running:
         running.wait_for_line(lambda line: line.get("message") == "01: may be canceled")
-        leave(running, what)
+        disconnect(running, what)
         assert exit_status(running) == 1
     assert [event.what for event in servo.log(phase="adjust")] == ["start", "SIGUSR1", "end"]
     assert logged(servo) == [("01", "rolled-back")]

@@ -25,7 +25,7 @@ if [ "$phase" = query ]; then
 fi
 behave
 """
-"""A driver whose query lasts until that of another one has begun, at most 10 s."""
+"""A driver whose query waits for the query of another driver to start, for at most 10 s."""
 
 
 def add_meeting(servo: ServoDirectory, *names: str) -> None:
@@ -80,7 +80,7 @@ SERIAL: dict[str, tuple[list[str], list[str], list[str]]] = {
     "all": (["*"], ["01", "02", "03"], []),
     "one alone": (["01", "no such driver"], ["01"], ["02", "03"]),
 }
-"""Patterns, the drivers that match, and those that do not."""
+"""Patterns, the matching drivers, and the other ones."""
 
 
 @pytest.mark.parametrize(("patterns", "serial", "others"), SERIAL.values(), ids=SERIAL.keys())

@@ -41,7 +41,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 DEADLINE = 120.0
 """Seconds that all the commands of one directory may take."""
 
-RUN_BY_THE_GATE = {"the query command", "the test command"}
+RUN_BY_CI = {"the query command", "the test command"}
 
 
 # Servo directories: each function creates one below a directory of the test, and returns its path.
@@ -119,7 +119,7 @@ class Reader:
 
     def _read(self) -> None:
         while self._at < len(self._lines):
-            self._take(self._lines[self._at])
+            self._read_line(self._lines[self._at])
             self._at += 1
         if self._comment is not None:
             self._refuse("this comment belongs to no block")
@@ -127,12 +127,12 @@ class Reader:
     def _refuse(self, why: str) -> None:
         raise PageError(f"{self._page.name}:{self._at + 1}: {why}")
 
-    def _take(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         comment = re.fullmatch(r"<!-- (.*) -->", line)
         if comment:
-            self._heed(comment[1])
+            self._read_comment(comment[1])
         elif line.startswith("```"):
-            self._take_block(line[3:].strip())
+            self._read_block(line[3:].strip())
             self._comment = None
         elif re.match(r"\s*(```|~~~)", line):
             self._refuse("a block is fenced by ``` at the beginning of a line")
@@ -141,7 +141,7 @@ class Reader:
         elif line.strip() and self._comment is not None:
             self._refuse(f"the comment {self._comment!r} must stand right before a block")
 
-    def _heed(self, comment: str) -> None:
+    def _read_comment(self, comment: str) -> None:
         kind, _, rest = comment.partition(": ")
         if kind == "servo":
             setup, _, more = rest.partition(", ")
@@ -154,7 +154,7 @@ class Reader:
             words = "".join(f"DRIVER_{key.upper()}={shlex.quote(value)}\n" for key, _, value in pairs)
             self._add(f"cp {shlex.quote(str(DRIVERS / driver))} adjust.d/{name}", [])
             self._add(f"cat >settings.d/{name} <<'SETTINGS'\n{words}SETTINGS", [])
-        elif kind in ("file", "not run") or comment in RUN_BY_THE_GATE:
+        elif kind in ("file", "not run") or comment in RUN_BY_CI:
             self._comment = comment
         else:
             self._refuse(f"unknown comment: {comment}")
@@ -164,7 +164,7 @@ class Reader:
             self._refuse("no comment before says in which servo directory this is")
         self.sessions[-1].steps.append(Step(self._at + 1, command, expected))
 
-    def _take_block(self, language: str) -> None:
+    def _read_block(self, language: str) -> None:
         first = self._at + 1
         while self._at + 1 < len(self._lines) and self._lines[self._at + 1] != "```":
             self._at += 1
@@ -172,13 +172,13 @@ class Reader:
         self._at += 1
         kind, _, rest = (self._comment or "").partition(": ")
         if kind == "file":
-            self._take_file(rest, block)
+            self._read_file_block(rest, block)
         elif self._comment is None and language == "console":
-            self._take_console(block)
+            self._read_console(block)
         elif self._comment is None:
             self._refuse(f"this block ({language or 'no language'}) is neither run nor marked `not run`")
 
-    def _take_file(self, path: str, block: list[str]) -> None:
+    def _read_file_block(self, path: str, block: list[str]) -> None:
         shown = [line for line in self._lines[: self._at] if not line.startswith("<!--")]
         if f"`{path}`" not in "\n".join(shown):
             self._refuse(f"nothing tells the reader that this is to be the file {path}")
@@ -187,7 +187,7 @@ class Reader:
         if path == "config.yaml":
             self._add("./adjust --query app >/dev/null", [])
 
-    def _take_console(self, block: list[str]) -> None:
+    def _read_console(self, block: list[str]) -> None:
         steps: list[tuple[str, list[str]]] = []
         for line in block:
             if line.startswith("$ "):
@@ -216,13 +216,13 @@ def sessions() -> Iterator[object]:
 # Running.
 
 
-def fits(expected: list[str], said: str) -> bool:
+def fits(expected: list[str], output: str) -> bool:
     """Return whether the output is what a page shows."""
     pattern = "".join(
         r"(?:.*\n)*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) + "\n"
         for line in expected
     )
-    lines = "".join(f"{line.rstrip()}\n" for line in said.splitlines())
+    lines = "".join(f"{line.rstrip()}\n" for line in output.splitlines())
     return re.fullmatch(pattern, lines) is not None
 
 
@@ -245,13 +245,13 @@ def run(session: Session, parent: Path) -> list[tuple[int, str]]:
         text=True,
     ) as shell:
         try:
-            said, _ = shell.communicate(script(session.steps, mark), DEADLINE)
+            output, _ = shell.communicate(script(session.steps, mark), DEADLINE)
         except subprocess.TimeoutExpired as error:
             raise DeadlineError(f"{session.name} takes more than {DEADLINE:g} s: {error.output!r}") from error
         finally:
             if shell.returncode is None:
                 kill_session(shell.pid)
-    *parts, _ = re.split(rf"\n?{mark} (\d+)\n", said)
+    *parts, _ = re.split(rf"\n?{mark} (\d+)\n", output)
     return [(int(status), text) for text, status in zip(parts[::2], parts[1::2])]
 
 
@@ -259,9 +259,9 @@ def run(session: Session, parent: Path) -> list[tuple[int, str]]:
 def test_the_commands_of_a_page_print_what_it_shows(session: Session, tmp_path: Path) -> None:
     done = run(session, tmp_path)
     assert len(done) == len(session.steps), done[-1:]
-    for step, (status, said) in zip(session.steps, done):
-        where = f"{session.page.name}:{step.line}: $ {step.command}\nexit status {status}, printed:\n{said}"
-        right = fits(step.expected, said) and (step.expected != [] or status == 0)
+    for step, (status, output) in zip(session.steps, done):
+        where = f"{session.page.name}:{step.line}: $ {step.command}\nexit status {status}, printed:\n{output}"
+        right = fits(step.expected, output) and (step.expected != [] or status == 0)
         assert right, "\n".join([where, "instead of:", *step.expected])
 
 
@@ -307,7 +307,7 @@ def test_a_page_that_breaks_the_conventions_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "said", "verdict"),
+    ("expected", "output", "verdict"),
     [
         ([], "", True),
         ([], "a\n", False),
@@ -322,8 +322,8 @@ def test_a_page_that_breaks_the_conventions_is_refused(text: str) -> None:
         (["a.c"], "abc\n", False),
     ],
 )
-def test_output_fits_what_a_page_shows(expected: list[str], said: str, verdict: bool) -> None:
-    assert fits(expected, said) is verdict
+def test_output_fits_what_a_page_shows(expected: list[str], output: str, verdict: bool) -> None:
+    assert fits(expected, output) is verdict
 
 
 # docs/operations.md explains every reason and message.
@@ -415,12 +415,12 @@ def test_every_name_in_the_list_of_functions_with_messages_exists() -> None:
 
 @pytest.mark.parametrize("page", [OPERATIONS, DRIVERS_PAGE], ids=lambda page: page.name)
 def test_every_message_that_a_page_quotes_exists(page: Path) -> None:
-    said = [
+    strings = [
         literal(node) for _, node in trees() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
     ]
     quotes = column(page, "message")
     assert quotes
-    assert [quote for quote in quotes if not any(matches(quote, text) for text in said)] == []
+    assert [quote for quote in quotes if not any(matches(quote, text) for text in strings)] == []
 
 
 def test_every_reason_of_the_contract_is_explained() -> None:

@@ -158,28 +158,28 @@ def test_too_few_descriptors_for_the_program_are_reported(
     assert one.log() == []
 
 
-SOMEONE = 61000 + os.getpid() % 4000
+UNUSED_UID = 61000 + os.getpid() % 4000
 """A user without processes."""
 
-# Makes root this user, who may read and write the same files.
-BECOME = ["setpriv", f"--reuid={SOMEONE}", f"--regid={SOMEONE}", "--clear-groups"]
-BECOME += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+# Run a program as this user, with the permissions of root to read and write files.
+AS_UNUSED_UID = ["setpriv", f"--reuid={UNUSED_UID}", f"--regid={UNUSED_UID}", "--clear-groups"]
+AS_UNUSED_UID += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 
 
 def _has_processes(user: int) -> bool:
     return any(process.info["uids"].real == user for process in psutil.process_iter(["uids"]))
 
 
-def as_someone(limit: int) -> list[str]:
-    """Return the prefix that runs a program as a user with at most `limit` processes and threads, all included.
+def with_process_limit(limit: int) -> list[str]:
+    """Return the prefix that runs a program as a user with at most `limit` processes and threads.
 
-    Root is exempt from that limit, and becomes a user that has no process. The processes of any other user
-    are counted anew in a user namespace: those that run beside the test do not count.
+    Root is exempt from that limit, so it becomes a user without processes. Any other user runs it in a user
+    namespace, where only the processes in the namespace count.
     """
     if ROOT:
         # A watchdog that had to stop drivers is the last to end, and counts until then.
-        wait_until(lambda: not _has_processes(SOMEONE), 30, "the end of the last run")
-        return ["prlimit", f"--nproc={limit}", *BECOME]
+        wait_until(lambda: not _has_processes(UNUSED_UID), 30, "the end of the last run")
+        return ["prlimit", f"--nproc={limit}", *AS_UNUSED_UID]
     namespace = ["unshare", "--user"]
     if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
         pytest.skip(
@@ -194,7 +194,7 @@ def test_too_few_threads_or_processes_for_the_program_are_reported(
     one: ServoDirectory, words: list[str], limit: int
 ) -> None:
     """Too few for the watchdog, the coordinator, a writer or the reader of stdin."""
-    completed = run_in(one, words, prefix=as_someone(limit))
+    completed = run_in(one, words, prefix=with_process_limit(limit))
     fails(completed, "bad-environment", "too many processes or threads")
     assert one.log() == []
 
@@ -203,7 +203,7 @@ def test_too_few_threads_or_processes_for_the_program_are_reported(
 @pytest.mark.parametrize("words", OPERATIONS.values(), ids=OPERATIONS.keys())
 def test_any_limit_of_processes_gives_a_result_or_a_message(two: ServoDirectory, words: list[str]) -> None:
     for limit in range(1, 16):
-        check(run_in(two, words, prefix=as_someone(limit)))
+        check(run_in(two, words, prefix=with_process_limit(limit)))
 
 
 FORKER = """\
@@ -220,7 +220,7 @@ behave
 def test_a_driver_that_uses_up_all_processes_fails_the_run(two: ServoDirectory) -> None:
     two.add_script("d1", FORKER)
     try:
-        final = check(run_in(two, ["app"], prefix=as_someone(25)))
+        final = check(run_in(two, ["app"], prefix=with_process_limit(25)))
     finally:
         # The program must not stop them: the driver left them on purpose.
         Marked(os.environ[MARK]).kill()
@@ -339,7 +339,7 @@ def test_stdin_without_a_usable_request_is_reported(one: ServoDirectory, redirec
 
 def test_stdin_is_read_to_its_end_where_no_thread_can_be_started(one: ServoDirectory) -> None:
     """The agent fails if stdin is closed earlier."""
-    completed = run_in(one, ["app"], prefix=as_someone(1), input=b" " * 3_000_000)
+    completed = run_in(one, ["app"], prefix=with_process_limit(1), input=b" " * 3_000_000)
     fails(completed, "bad-environment")
 
 
@@ -347,7 +347,7 @@ def test_stdin_is_read_to_its_end_where_no_thread_can_be_started(one: ServoDirec
 def test_a_signal_is_handled_where_no_thread_can_be_started(
     one: ServoDirectory, number: signal.Signals
 ) -> None:
-    with one.start("app", input=None, prefix=as_someone(2)) as program:
+    with one.start("app", input=None, prefix=with_process_limit(2)) as program:
         program.write(b"{")
         wait_until(lambda: waits_for_stdin_with_handler(program.pid, number), 30, "its wait for stdin")
         program.send_signal(number)
@@ -366,13 +366,13 @@ def waits_for_stdin_with_handler(pid: int, number: int) -> bool:
     return waits and bool(int(fields["SigCgt"], 16) & bit) and not int(fields["SigBlk"], 16) & bit
 
 
-BEFORE_US: dict[str, tuple[str, dict[str, str | None]]] = {
+INTERPRETER_ERRORS: dict[str, tuple[str, dict[str, str | None]]] = {
     "stdin is a directory": ("</", {}),
     "no such encoding": ("", {"PYTHONIOENCODING": "nonsense"}),
 }
 
 
-@pytest.mark.parametrize(("redirect", "env"), BEFORE_US.values(), ids=BEFORE_US.keys())
+@pytest.mark.parametrize(("redirect", "env"), INTERPRETER_ERRORS.values(), ids=INTERPRETER_ERRORS.keys())
 def test_an_interpreter_that_refuses_to_start_runs_no_driver(
     one: ServoDirectory, redirect: str, env: dict[str, str | None]
 ) -> None:
@@ -631,7 +631,7 @@ MOUNTS = {
 }
 if ROOT:
     # Only root may mount a /proc that shows existing processes.
-    hide = f'mount -t proc -o hidepid=2 proc /proc; exec {" ".join(BECOME)} ./adjust "$@"'
+    hide = f'mount -t proc -o hidepid=2 proc /proc; exec {" ".join(AS_UNUSED_UID)} ./adjust "$@"'
     MOUNTS["nothing of others in /proc"] = hide
 
 
@@ -693,7 +693,7 @@ OTHERS = (
 )
 
 
-def with_a_copy(servo: ServoDirectory) -> None:
+def copy_program(servo: ServoDirectory) -> None:
     """Copy the program into a servo directory, and a newer version that does not match it."""
     (servo.path / "adjust").unlink()
     shutil.copy(REPOSITORY / "adjust", servo.path)
@@ -710,7 +710,7 @@ def with_a_copy(servo: ServoDirectory) -> None:
 def test_a_run_whose_own_files_change_succeeds_or_says_so(
     servo: ServoDirectory, command: str, words: list[str]
 ) -> None:
-    with_a_copy(servo)
+    copy_program(servo)
     answer = {"status": "ok", "application": {"settings": {"cpu": {"value": 2}}}, "version": "1"}
     source = f"#!/bin/sh\ncase $1 in -*) {command} ;; esac 2>/dev/null\necho '{json.dumps(answer)}'\n"
     servo.add_script("01", source)
@@ -745,7 +745,7 @@ ENDS = {
 def test_an_adjust_does_not_need_its_own_files(
     servo: ServoDirectory, body: str, reason: str, options: list[str]
 ) -> None:
-    with_a_copy(servo)
+    copy_program(servo)
     servo.configure("agg: {log: run.log, grace: 1}")
     servo.add_script("01", adjust_script(f"{REMOVED}\n{body}\n"))
     servo.add_script("02", adjust_script("""echo '{"status":"ok"}'""", component="db"))

@@ -80,7 +80,7 @@ def test_more_stderr_is_cut_in_the_middle_with_a_mark(servo: ServoDirectory, siz
 
 @pytest.mark.parametrize("phase", ["info", "query", "adjust"])
 def test_stderr_is_always_drained(servo: ServoDirectory, phase: str) -> None:
-    """A driver whose stderr is not read would hang. That of a driver that succeeds is not shown."""
+    """A driver whose stderr is not read would hang. The stderr of a successful driver is not shown."""
     servo.add("01", "noisy", when=phase, bytes=5_000_000)
     servo.add("02", "plain")
     completed = servo.run("--info") if phase == "info" else servo.adjust("01.cpu", "02.cpu")

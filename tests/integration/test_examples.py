@@ -189,7 +189,7 @@ def test_simultaneous_first_starts_create_one_file(servo_directory: Servo, drive
 
 
 @pytest.mark.parametrize(
-    ("driver", "setting", "value", "told"),
+    ("driver", "setting", "value", "message"),
     [
         (ENVFILE, "workers", 17, "17 is not within 1..16"),
         (ENVFILE, "workers", 2.5, "2.5 is not 1 plus a multiple of 1"),
@@ -208,13 +208,13 @@ def test_simultaneous_first_starts_create_one_file(servo_directory: Servo, drive
     ],
 )
 def test_a_wrong_value_is_rejected_and_nothing_is_written(
-    servo_directory: Servo, driver: str, setting: str, value: Any, told: str
+    servo_directory: Servo, driver: str, setting: str, value: Any, message: str
 ) -> None:
     path = servo_directory.write(driver, "# nothing but this\n")
     before = identity(path)
     done = servo_directory.adjust(driver, {**CHANGE[driver], setting: value})
     assert done.verdict == (1, "rejected", "invalid-value")
-    assert done.reply["message"] == f"{COMPONENT[driver]}.{setting}: {told}"
+    assert done.reply["message"] == f"{COMPONENT[driver]}.{setting}: {message}"
     assert len(done.lines) == 1
     assert identity(path) == before
 
@@ -317,7 +317,7 @@ def test_envfile_serves_another_service_under_another_name(servo_directory: Serv
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (None, "config.yaml cannot be read"),
         ("envfile: [", "config.yaml cannot be read"),
@@ -326,7 +326,7 @@ def test_envfile_serves_another_service_under_another_name(servo_directory: Serv
     ],
 )
 def test_envfile_reports_mistakes_in_the_configuration(
-    servo_directory: Servo, text: str | None, told: str
+    servo_directory: Servo, text: str | None, message: str
 ) -> None:
     path = servo_directory.path / "config.yaml"
     path.unlink()
@@ -334,7 +334,7 @@ def test_envfile_reports_mistakes_in_the_configuration(
         path.write_text(text, encoding="utf-8")
     done = servo_directory.run(ENVFILE, "--query", "demo")
     assert done.verdict == (1, "failed", "bad-configuration")
-    assert told in done.reply["message"]
+    assert message in done.reply["message"]
 
 
 def test_envfile_names_the_command_that_installs_pyyaml(servo_directory: Servo) -> None:

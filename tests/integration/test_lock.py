@@ -172,7 +172,7 @@ def test_without_a_lock_file_a_directory_that_all_users_can_open_is_locked(
 @pytest.mark.skipif(not ROOT, reason="needs two users")
 @pytest.mark.parametrize("mode", [0o755, 0o711])
 def test_a_user_who_may_not_open_the_lock_file_waits_for_one_who_may(mode: int) -> None:
-    # Nobody else may enter the directories of pytest.
+    # Other users cannot enter the directories of pytest.
     with TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         servo = ServoDirectory(Path(place))

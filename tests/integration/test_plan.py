@@ -153,16 +153,16 @@ def check_plan_against_adjust(servo: ServoDirectory, chance: random.Random) -> i
     assert os.listdir(servo.path / "given") == []
     adjusted = servo.run("app", *choices, input=given)
     assert adjusted.returncode == 0, adjusted
-    told = {
+    inputs = {
         name: (servo.path / "given" / name).read_text(encoding="ascii")
         for name in os.listdir(servo.path / "given")
     }
-    order = told.pop("order", "").split()
+    order = inputs.pop("order", "").split()
     assert order == [entry["driver"] for entry in plan["drivers"]], request
     assert plan["skipped"] == [name for name in OWNERS if name not in order]
     for entry in plan["drivers"]:
         # To the letter, the order of keys included.
-        assert told[entry["driver"]] == json.dumps(entry["input"], separators=(",", ":")) + "\n", request
+        assert inputs[entry["driver"]] == json.dumps(entry["input"], separators=(",", ":")) + "\n", request
     for name in os.listdir(servo.path / "given"):
         (servo.path / "given" / name).unlink()
     return len(order)

@@ -110,31 +110,31 @@ def test_timings_and_log_show_the_same(
     completed = servo.run(*words, "--timings", input=given)
     # An --info succeeds even if a driver fails.
     assert completed.returncode == (1 if failing and words != ["--info"] else 0), completed
-    told, lines = shown(completed.stderr), logged(servo)
-    assert sorted(told.rows) == sorted(figures(lines))
+    timings, lines = shown(completed.stderr), logged(servo)
+    assert sorted(timings.rows) == sorted(figures(lines))
     assert {line["phase"] for line in lines} == phases
-    assert told.in_turn is not None
-    one_by_one = without_drivers(lines, told.total) + sum(line["seconds"] for line in lines)
-    assert abs(told.in_turn - one_by_one) < 0.002
-    assert told.total <= completed.seconds
-    assert all(begin + length <= told.places for begin, length in told.bars)
+    assert timings.in_turn is not None
+    one_by_one = without_drivers(lines, timings.total) + sum(line["seconds"] for line in lines)
+    assert abs(timings.in_turn - one_by_one) < 0.002
+    assert timings.total <= completed.seconds
+    assert all(begin + length <= timings.places for begin, length in timings.bars)
 
 
 def test_bars_share_one_axis(servo: ServoDirectory) -> None:
     for name in ("01a", "02b"):
         servo.add(name, "slow", component=name, when="query adjust", seconds=0.6)
     completed = servo.run("app", "--set", "01a.cpu=4", "--set", "02b.cpu=4", "--timings")
-    told = shown(completed.stderr)
-    by_row = {row[:2]: bar for row, bar in zip(told.rows, told.bars)}
+    timings = shown(completed.stderr)
+    by_row = {row[:2]: bar for row, bar in zip(timings.rows, timings.bars)}
     ends = {row: begin + length for row, (begin, length) in by_row.items()}
     assert by_row["01a", "query"][0] < ends["02b", "query"]
     assert ends["01a", "query"] <= by_row["01a", "adjust"][0] + 1
     assert ends["01a", "adjust"] <= by_row["02b", "adjust"][0] + 1
-    for (_, _, seconds, _), (_, length) in zip(told.rows, told.bars):
-        assert abs(length - told.places * seconds / told.total) <= 1
+    for (_, _, seconds, _), (_, length) in zip(timings.rows, timings.bars):
+        assert abs(length - timings.places * seconds / timings.total) <= 1
     # The two queries ran at the same time.
-    assert told.in_turn is not None
-    assert told.in_turn > told.total + 0.2
+    assert timings.in_turn is not None
+    assert timings.in_turn > timings.total + 0.2
 
 
 def test_a_run_without_drivers_or_that_is_refused_has_a_total(servo: ServoDirectory) -> None:

@@ -189,7 +189,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """The process id of the program; also that of its session."""
+        """The process id of the program, which is also the id of its session."""
         return self._process.pid
 
     def __enter__(self) -> Self:
@@ -311,7 +311,7 @@ class Running:
             self._done()
             if not (self.operation.gave_up or self._disconnected) and not self._exited.wait(LINGER):
                 self._signal(signal.SIGKILL)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `finish` raises it in the test
+        except BaseException as error:  # noqa: BLE001 - `finish` raises it in the test
             self._failure = error
             kill_session(self.pid)
         finally:

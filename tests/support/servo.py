@@ -61,7 +61,7 @@ W = TypeVar("W", bound=Waitable)
 def retry_under_load(run: Callable[[], W], is_good: Callable[[W], bool], tries: int = 4) -> W:
     """Return the first result of `run` that is good, or the last one, so that the test fails.
 
-    For promises with half a second to spare, which a machine that stalls cannot keep. Each bad run is awaited
+    For limits with half a second to spare, which a stalled machine misses. Each bad run is awaited
     to its end.
     """
     for _ in range(tries - 1):

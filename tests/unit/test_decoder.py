@@ -38,7 +38,7 @@ def contents(messages: Iterable[Message]) -> list[Any]:
     return [None if isinstance(message, Malformed) else message.body for message in messages]
 
 
-def by_the_contract(stream: bytes, *, document: bool, unique: bool) -> list[tuple[str, str]]:
+def expected_messages(stream: bytes, *, document: bool, unique: bool) -> list[tuple[str, str]]:
     """Decode a whole output as SPEC 4 says: line by line, or else as one document."""
     lines = [line for line in stream.split(b"\n") if line.strip()]
     found = [plain(decode(line, unique_keys=unique)) for line in lines]
@@ -77,7 +77,7 @@ def test_the_same_bytes_give_the_same_messages_in_whatever_blocks(
 @example(stream=b'{\n}\n{"a":1}\n', places=[])
 def test_a_whole_output_is_read_by_the_contract(stream: bytes, places: list[int], *, document: bool) -> None:
     found = messages_of(blocks_of(stream, places), document=document)
-    assert list(map(plain, found)) == by_the_contract(stream, document=document, unique=document)
+    assert list(map(plain, found)) == expected_messages(stream, document=document, unique=document)
 
 
 @pytest.mark.parametrize("document", [False, True], ids=["lines", "document"])
@@ -91,8 +91,8 @@ def test_when_reading_stops_early_only_an_incomplete_last_line_is_missing(
     decoder = Decoder(document=document)
     found = [message for block in blocks_of(stream, places) for message in decoder.feed(block)]
     found += decoder.end(cut=True)
-    wanted = by_the_contract(stream, document=document, unique=document)
-    whole_lines = by_the_contract(stream.rpartition(b"\n")[0], document=False, unique=document)
+    wanted = expected_messages(stream, document=document, unique=document)
+    whole_lines = expected_messages(stream.rpartition(b"\n")[0], document=False, unique=document)
     if wanted and "Malformed" in dict(wanted[-1:]) and "Malformed" not in dict(whole_lines):
         wanted.pop()
     assert list(map(plain, found)) == wanted

@@ -284,7 +284,7 @@ any_content = _with(
 ).map(lambda content: {"application": {}, **content})
 
 
-def places_in(content: Object) -> dict[Place, Any]:
+def settings_by_path(content: Object) -> dict[Place, Any]:
     """Return the settings of such content by their paths."""
     inner = content["application"]
     holders: dict[str | None, Object] = {None: inner, **inner.get("components", {})}
@@ -295,18 +295,18 @@ def places_in(content: Object) -> dict[Place, Any]:
     }
 
 
-def beside(holder: Object, *keys: str) -> Object:
+def without_keys(holder: Object, *keys: str) -> Object:
     """Return an object without these keys."""
     return {key: value for key, value in holder.items() if key not in keys}
 
 
-def laid_over(those: list[Any]) -> Any:
+def deep_merged(those: list[Any]) -> Any:
     """Return the expected deep merge of these values: the last one that is not an object ends the merge."""
     if not isinstance(those[-1], dict):
         return those[-1]
     after = list(itertools.takewhile(lambda each: isinstance(each, dict), reversed(those)))[::-1]
     keys = {key for each in after for key in each}
-    return {key: laid_over([each[key] for each in after if key in each]) for key in keys}
+    return {key: deep_merged([each[key] for each in after if key in each]) for key in keys}
 
 
 def exact(content: Any) -> str:
@@ -319,7 +319,7 @@ def exact(content: Any) -> str:
 @example([{"a": {"b": {}}}, {"a": {"b": None}}])
 def test_deep_merge_loses_and_adds_nothing(parts: list[Object]) -> None:
     before = exact(parts)
-    assert exact(deep_merge(parts)) == exact(laid_over([{}, *parts]))
+    assert exact(deep_merge(parts)) == exact(deep_merged([{}, *parts]))
     assert exact(parts) == before
 
 
@@ -329,17 +329,17 @@ def test_deep_merge_loses_and_adds_nothing(parts: list[Object]) -> None:
 def test_merging_descriptions_loses_and_adds_nothing(contents: list[Object]) -> None:
     before = exact(contents)
     descriptions = list(zip(DRIVERS, contents))
-    settings = [(place, driver) for driver, content in descriptions for place in places_in(content)]
+    settings = [(place, driver) for driver, content in descriptions for place in settings_by_path(content)]
     try:
         merged, owners = merge_descriptions(descriptions)
     except Conflict:
         assert len(settings) > len(dict(settings))
     else:
         assert sorted(owners.items(), key=repr) == sorted(settings, key=repr)
-        assert exact(merged) == exact(laid_over([application(), *contents]))
-        assert dict(iter_settings(merged)) == places_in(merged)
-        assert places_in(merged) == {
-            place: value for content in contents for place, value in places_in(content).items()
+        assert exact(merged) == exact(deep_merged([application(), *contents]))
+        assert dict(iter_settings(merged)) == settings_by_path(merged)
+        assert settings_by_path(merged) == {
+            place: value for content in contents for place, value in settings_by_path(content).items()
         }
     assert exact(contents) == before
 
@@ -460,8 +460,8 @@ def test_a_request_with_undescribed_settings_is_refused(inner: Object, message: 
     picks=b"\1",
 )
 def test_the_inputs_of_all_drivers_together_are_the_request(request: Object, picks: bytes) -> None:
-    settings = places_in(request)
-    # Where there is no pick, nobody describes the setting.
+    settings = settings_by_path(request)
+    # A setting without a pick is undescribed.
     owners = {place: DRIVERS[pick % len(DRIVERS)] for place, pick in zip(settings, picks)}
     given_ = {place: value for place, value in settings.items() if value is not None}
     before = exact(request), dict(owners)
@@ -476,16 +476,20 @@ def test_the_inputs_of_all_drivers_together_are_the_request(request: Object, pic
     assert set(shares) == {owners[place] for place in given_}
     inner = request["application"]
     for driver, share in shares.items():
-        assert exact(beside(share, "application")) == exact(beside(request, "application"))
+        assert exact(without_keys(share, "application")) == exact(without_keys(request, "application"))
         its = share["application"]
-        assert exact(beside(its, "components", "settings")) == exact(beside(inner, "components", "settings"))
+        assert exact(without_keys(its, "components", "settings")) == exact(
+            without_keys(inner, "components", "settings")
+        )
         for name, holder in its["components"].items():
             assert holder["settings"]
-            assert exact(beside(holder, "settings")) == exact(beside(inner["components"][name], "settings"))
+            assert exact(without_keys(holder, "settings")) == exact(
+                without_keys(inner["components"][name], "settings")
+            )
         assert ("settings" in its) == ((None, driver) in {(place[0], owners[place]) for place in given_})
     merged, again = merge_descriptions(shares.items())
     assert again == {place: owners[place] for place in given_}
-    assert {place: exact(value) for place, value in places_in(merged).items()} == {
+    assert {place: exact(value) for place, value in settings_by_path(merged).items()} == {
         place: exact(value) for place, value in given_.items()
     }
 
@@ -520,24 +524,26 @@ def test_fill_missing_keeps_the_request_and_adds_only_described_values(
     request: Object, description: Object, every: int
 ) -> None:
     before = exact(request), exact(description)
-    meant = list(places_in(description))[::every]
+    meant = list(settings_by_path(description))[::every]
     whole = fill_missing(request, description, meant)
     assert (exact(request), exact(description)) == before
-    given_ = places_in(request)
+    given_ = settings_by_path(request)
     lacking = {
         place: {"value": setting["value"]}
-        for place, setting in places_in(description).items()
+        for place, setting in settings_by_path(description).items()
         if place in meant and given_.get(place) is None and isinstance(setting, dict) and "value" in setting
     }
-    assert {place: exact(value) for place, value in places_in(whole).items()} == {
+    assert {place: exact(value) for place, value in settings_by_path(whole).items()} == {
         place: exact(value) for place, value in {**given_, **lacking}.items()
     }
     inner, its = request["application"], whole["application"]
-    assert exact(beside(whole, "application")) == exact(beside(request, "application"))
-    assert exact(beside(its, "components", "settings")) == exact(beside(inner, "components", "settings"))
+    assert exact(without_keys(whole, "application")) == exact(without_keys(request, "application"))
+    assert exact(without_keys(its, "components", "settings")) == exact(
+        without_keys(inner, "components", "settings")
+    )
     for name, holder in its["components"].items():
-        assert exact(beside(holder, "settings")) == exact(
-            beside(inner.get("components", {}).get(name, {}), "settings")
+        assert exact(without_keys(holder, "settings")) == exact(
+            without_keys(inner.get("components", {}).get(name, {}), "settings")
         )
 
 

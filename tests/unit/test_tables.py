@@ -113,7 +113,7 @@ def rows_of(columns: int) -> st.SearchStrategy[list[list[str]]]:
     return st.lists(st.lists(TEXTS, min_size=columns, max_size=columns), min_size=1, max_size=5)
 
 
-def begins(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> set[int]:
+def last_column_starts(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> set[int]:
     """Return the positions at which the last column begins, of the rows where it is not empty."""
     return {display_width(line) - display_width(row[-1]) for line, row in zip(lines, rows) if row[-1].strip()}
 
@@ -122,7 +122,7 @@ def begins(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> set[int]:
 def test_a_table_without_a_width_shows_everything_and_lines_up(rows: list[list[str]]) -> None:
     marked = [[*row, "|"] for row in rows]
     lines = table(marked)
-    assert len(begins(lines, marked)) == 1
+    assert len(last_column_starts(lines, marked)) == 1
     for line, row in zip(lines, marked):
         assert all(escape_unprintable(cell) in line for cell in row)
 
@@ -131,7 +131,7 @@ def test_a_table_without_a_width_shows_everything_and_lines_up(rows: list[list[s
 def test_a_table_with_a_width_is_not_wider_where_that_is_possible(rows: list[list[str]], width: int) -> None:
     marked = [[*row, "|"] for row in rows]
     lines = table(marked, width=width)
-    assert len(begins(lines, marked)) == 1
+    assert len(last_column_starts(lines, marked)) == 1
     assert max(map(display_width, lines)) <= max(width, 4 * (12 + 2) + 1)
     whole = table(marked)
     if max(map(display_width, whole)) <= width:

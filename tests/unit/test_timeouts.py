@@ -148,11 +148,11 @@ def test_a_driver_is_unresponsive_once_the_limit_has_passed_since_its_last_messa
     assert deadlines.expired(now, all_read=True) == (now >= last + limit)
 
 
-# The stop sequence (SPEC 10). Each line: milliseconds since the stop began, who is alive, and the next step.
+# The stop sequence (SPEC 10). Each line: milliseconds since its start, what is alive, and the next step.
 # The clock is in milliseconds here: whole numbers have no rounding at the edges.
 
 BOTH, LEADER, REST, NONE = "both", "leader", "rest", "none"
-"""Of the leader and the rest of its tree: who is alive."""
+"""Which are alive: the leader, the rest of its tree, or both."""
 
 
 def step(sequence: StopSequence, now: float, alive: str) -> str:
@@ -163,13 +163,16 @@ def step(sequence: StopSequence, now: float, alive: str) -> str:
     ("grace", "kill_wait", "history"),
     [
         pytest.param(
-            3000, 5000, [(0, LEADER, "wait"), (500, NONE, "wait"), (510, NONE, "finished")], id="it-obeys"
+            3000,
+            5000,
+            [(0, LEADER, "wait"), (500, NONE, "wait"), (510, NONE, "finished")],
+            id="it-exits-in-the-grace",
         ),
         pytest.param(
             3000,
             5000,
             [(0, BOTH, "wait"), (2900, BOTH, "wait"), (2950, NONE, "wait"), (2960, NONE, "finished")],
-            id="it-obeys-late",
+            id="it-exits-late-in-the-grace",
         ),
         pytest.param(
             3000,
@@ -182,7 +185,7 @@ def step(sequence: StopSequence, now: float, alive: str) -> str:
                 (2950, NONE, "wait"),
                 (2960, NONE, "finished"),
             ],
-            id="what-it-leaves-behind-is-asked-once",
+            id="the-rest-of-the-tree-gets-sigterm-once",
         ),
         pytest.param(
             3000,
@@ -194,7 +197,7 @@ def step(sequence: StopSequence, now: float, alive: str) -> str:
                 (3100, NONE, "wait"),
                 (3110, NONE, "finished"),
             ],
-            id="and-has-only-the-rest-of-the-grace",
+            id="the-rest-of-the-tree-has-the-rest-of-the-grace",
         ),
         pytest.param(
             3000,
@@ -207,13 +210,13 @@ def step(sequence: StopSequence, now: float, alive: str) -> str:
                 (3030, NONE, "wait"),
                 (3040, NONE, "finished"),
             ],
-            id="who-does-not-obey-is-killed-until-gone",
+            id="it-is-killed-after-the-grace-until-it-is-gone",
         ),
         pytest.param(
             3000,
             5000,
             [(3000, REST, "kill"), (3100, NONE, "wait"), (3110, NONE, "finished")],
-            id="after-the-grace-nobody-is-asked-any-more",
+            id="after-the-grace-there-is-no-sigterm",
         ),
         pytest.param(
             0, 5000, [(0, BOTH, "kill"), (100, NONE, "wait"), (110, NONE, "finished")], id="no-grace"
