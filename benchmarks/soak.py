@@ -31,7 +31,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.faults.stage import DRIVER, Init
-from tests.support.processes import MARK, DeadlineError, Marked, environment, wait_until
+from tests.support.processes import MARK, DeadlineError, Marked, environment, twice_in_a_row, wait_until
 from tests.support.servo import ServoDirectory
 
 DRIVERS = ("01a", "02b", "03c", "04d", "05e")
@@ -196,17 +196,13 @@ def converse(
 
 def remaining(marked: Marked, init: Init, services: set[int], deadline: float) -> dict[int, str]:
     """Return pid and command line of the processes of a run, except services, that outlive the deadline."""
-    scans_without_processes = 0
 
     def all_gone() -> bool:
-        # While a process executes another program, its environment looks empty for a moment: scan twice.
-        nonlocal scans_without_processes
         init.reap()
-        scans_without_processes = 0 if marked.living().keys() - services else scans_without_processes + 1
-        return scans_without_processes > 1
+        return not marked.living().keys() - services
 
     try:
-        wait_until(all_gone, deadline, "end of all processes")
+        wait_until(twice_in_a_row(all_gone), deadline, "end of all processes")
     except DeadlineError:
         return {pid: command for pid, command in marked.living().items() if pid not in services}
     return {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servo_agg.lock import LOCK_FILE
 from tests.support.agent import Agent, Running
+from tests.support.locks import held_as_by_adjust
 from tests.support.processes import (
     MARK,
     DeadlineError,
@@ -28,6 +27,7 @@ from tests.support.processes import (
     children,
     start_time,
     state,
+    twice_in_a_row,
     wait_until,
 )
 from tests.support.servo import ServoDirectory
@@ -119,7 +119,7 @@ class Stage:
         self._faults = self.servo.path / "faults"
         self._faults.mkdir()
         self._gates: dict[str, int] = {}
-        self._lock: int | None = None
+        self._lock = contextlib.ExitStack()
         self._running: Running | None = None
         self._acted_at = 0.0
         self.all_processes: list[ProcessId] = []
@@ -163,8 +163,7 @@ class Stage:
 
     def lock(self) -> None:
         """Hold the lock of the servo directory, as another adjust would."""
-        self._lock = os.open(self.servo.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock.enter_context(held_as_by_adjust(self.servo.path))
 
     def set_mark(self, mark: str) -> None:
         """Make the file faults/MARK."""
@@ -255,9 +254,7 @@ class Stage:
 
     def unlock(self) -> None:
         """Release the lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     # After the run.
 
@@ -285,16 +282,9 @@ class Stage:
 
     def await_no_process(self, deadline: float, what: str, *, sparing: Collection[int] = ()) -> None:
         """Wait until no process of the run is alive, except those in `sparing`."""
-        quiet = 0
-
-        def nothing() -> bool:
-            # The environment of a process looks empty for an instant while it executes another program.
-            nonlocal quiet
-            quiet = 0 if set(self.survivors()) - set(sparing) else quiet + 1
-            return quiet > 1
-
+        all_gone = twice_in_a_row(lambda: not set(self.survivors()) - set(sparing))
         try:
-            wait_until(nothing, deadline, what)
+            wait_until(all_gone, deadline, what)
         except DeadlineError as error:
             raise DeadlineError(f"{error}: {self.survivors()}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servo_agg.lock import LOCK_FILE
+from tests.support.locks import held, held_as_by_adjust, is_free
 from tests.support.processes import wait_until
 from tests.support.servo import ServoDirectory
 from tests.support.sources import adjust_script, sitecustomize
@@ -44,17 +44,6 @@ def adjust(servo: ServoDirectory, *command: str) -> Completed:
 
 
 @contextmanager
-def held(path: Path, flags: int = os.O_RDONLY) -> Iterator[None]:
-    """Hold the lock of a file or directory."""
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def silent_adjust(servo: ServoDirectory) -> Iterator[int]:
     """Adjust with a driver that does not end; yield the process id of the adjust."""
     servo.add("02silent", "silent", when="adjust")
@@ -76,7 +65,7 @@ def test_busy_names_the_process_that_holds_the_lock(servo: ServoDirectory) -> No
 
 
 def test_busy_names_no_process_that_has_ended(servo: ServoDirectory) -> None:
-    with held(servo.path / LOCK_FILE, os.O_RDWR | os.O_CREAT):
+    with held_as_by_adjust(servo.path):
         (servo.path / LOCK_FILE).write_text(f"{2**22 + 1}\n", encoding="ascii")
         completed = adjust(servo)
     assert completed.reply["message"].startswith(f"another adjust is running in {servo.path};")
@@ -246,15 +235,6 @@ def test_the_watchdog_holds_the_lock_until_no_driver_is_alive(servo: ServoDirect
         running.send_signal(signal.SIGKILL)
         running.finish(10)
         for role in ("leader", "child", "grandchild"):
-            assert not is_free(servo)
+            assert not is_free(servo.path)
             os.kill(pids[role], signal.SIGKILL)
-        wait_until(lambda: is_free(servo), 20, "the lock is free")
-
-
-def is_free(servo: ServoDirectory) -> bool:
-    with open(servo.path / LOCK_FILE, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        wait_until(lambda: is_free(servo.path), 20, "the lock is free")

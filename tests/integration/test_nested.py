@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servo_agg import VERSION
-from servo_agg.lock import LOCK_FILE
+from tests.support.locks import held_as_by_adjust, is_free
 from tests.support.processes import alive, parent_of, wait_until
 from tests.support.servo import REPOSITORY, ServoDirectory, retry_under_load
 from tests.support.sources import adjust_script
@@ -301,19 +300,7 @@ def test_sigkill_of_the_outer_one_leaves_nothing_of_either(
         running.send_signal(signal.SIGKILL)
         running.finish(30)
         await_end(pids)
-    wait_until(lambda: is_free(servo) and is_free(inner), 30, "release of both locks")
-
-
-def is_free(directory: ServoDirectory) -> bool:
-    descriptor = os.open(directory.path / LOCK_FILE, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
+    wait_until(lambda: is_free(servo.path) and is_free(inner.path), 30, "release of both locks")
 
 
 def test_sigkill_before_the_inner_pid_is_known_leaves_nothing(
@@ -337,12 +324,8 @@ def test_an_inner_directory_that_is_being_adjusted_is_waited_for_and_named(
     inner.add("01plain", "plain")
     # The inner one waits for 1 s, the outer one longer.
     nest(inner, servo, "10inner", "export OPTUNE_IO_TIMEOUT=2")
-    held = os.open(inner.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with held_as_by_adjust(inner.path):
         operation = servo.agent(io_timeout=30).adjust("app", servo.request("01plain.cpu"))
-    finally:
-        os.close(held)
     assert not operation.timed_out
     assert operation.reply["reason"] == "busy"
     assert f"10inner: failed: another adjust is running in {inner.path}" in operation.reply["message"]

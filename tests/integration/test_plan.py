@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from servo_agg.lock import LOCK_FILE
+from tests.support.locks import held_as_by_adjust
 
 if TYPE_CHECKING:
     from tests.support.servo import Completed, ServoDirectory
@@ -347,15 +346,11 @@ def test_a_failed_query_fails_the_plan(servo: ServoDirectory) -> None:
 def test_nothing_is_adjusted_and_no_lock_is_taken(servo: ServoDirectory) -> None:
     servo.add("01a", "plain", component="web")
     request = json.dumps(servo.request("web.cpu")).encode()
-    held = os.open(servo.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with held_as_by_adjust(servo.path):
         assert text_of(servo.run("--plan", "app", input=request)).startswith("1. 01a\n  web.cpu  2 -> 4")
-        # It was the lock, for an adjust.
+        # An adjust needs the lock.
         busy = servo.run("app", input=request, env={"OPTUNE_IO_TIMEOUT": "2"})
         assert busy.reply["reason"] == "busy"
-    finally:
-        os.close(held)
     assert {event.phase for event in servo.log()} == {"query"}
 
 

@@ -1,7 +1,7 @@
 """Processes: their environment, their state, and whether any is left after a test.
 
-Everything here reads /proc. A zombie, which has exited but has not been reaped, is not alive: it has
-no resources and cannot act.
+Everything here reads /proc. A zombie, which has exited but has not been reaped, is not alive: it has no
+resources and cannot act.
 """
 
 from __future__ import annotations
@@ -74,6 +74,22 @@ def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
         if time.monotonic() >= end:
             raise DeadlineError(f"not within {deadline:g} s: {what}")
         time.sleep(POLL)
+
+
+def twice_in_a_row(predicate: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a predicate that is true once `predicate` was true in two successive calls.
+
+    A single search for marked processes may miss one: while a process executes another program, its
+    environment looks empty.
+    """
+    count = 0
+
+    def check() -> bool:
+        nonlocal count
+        count = count + 1 if predicate() else 0
+        return count > 1
+
+    return check
 
 
 def stat(pid: int) -> list[str]:
@@ -172,18 +188,14 @@ class Marked:
 
     def kill(self, deadline: float = 20.0) -> None:
         """SIGKILL them, and what they start meanwhile, until none is left."""
-        quiet = 0
 
         def kill_all() -> bool:
-            # As below: the environment looks empty for an instant.
-            nonlocal quiet
             left = self.living()
             for pid in left:
                 _kill(pid)
-            quiet = 0 if left else quiet + 1
-            return quiet > 1
+            return not left
 
-        wait_until(kill_all, deadline, f"end of all processes marked {self.value}")
+        wait_until(twice_in_a_row(kill_all), deadline, f"end of all processes marked {self.value}")
 
 
 @contextlib.contextmanager
@@ -212,16 +224,8 @@ def no_process_left(
 
     if not any_started():
         return
-    quiet = 0
-
-    def gone() -> bool:
-        # The environment of a process looks empty for an instant while it executes another program.
-        nonlocal quiet
-        quiet = 0 if marked.living() else quiet + 1
-        return quiet > 1
-
     try:
-        wait_until(gone, deadline, "end of all processes of the test")
+        wait_until(twice_in_a_row(lambda: not marked.living()), deadline, "end of all processes of the test")
     except DeadlineError as error:
         left = marked.living()
         marked.kill()
