@@ -150,9 +150,10 @@ def run_and_track_cancel() -> bool:
 def run_and_track_terminate(grace: float = GRACE) -> bool:
     """Stop the child that `run_and_track` runs; return whether there was one (SPEC 12).
 
-    Send it SIGTERM, and after `grace` seconds send SIGKILL to it and to the rest of its session. Wait for its
-    exit. `run_and_track` then returns a failure, with the reason "terminated" unless the child gave another.
-    May be called from a signal handler and from any thread.
+    Send it SIGTERM, and wait for its exit. If it has not exited after `grace` seconds, send SIGKILL to it and
+    its session; otherwise send SIGTERM to the rest of its session. `run_and_track` then returns a failure,
+    with the reason "terminated" unless the child gave another. May be called from a signal handler and from
+    any thread.
     """
     children = list(_children)
     for child in children:
@@ -207,10 +208,17 @@ class _Child:
         os.close(self.exited_writer)
 
     def send(self, number: int) -> None:
-        self._signal(os.kill, number)
+        with self.lock:
+            if not self.reaped:
+                # It has exited, or sudo has changed its user: neither can be helped.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(self.process.pid, number)
 
     def stop(self, grace: float = GRACE) -> None:
-        """Send SIGTERM, and SIGKILL after `grace` seconds, also to the other processes of its session."""
+        """Send SIGTERM. Kill the whole session if the child has not exited after `grace` seconds.
+
+        If it has exited, only send SIGTERM to the rest of its session.
+        """
         self.send(signal.SIGTERM)
         self.send(signal.SIGCONT)
         self.waiter.join(grace)
@@ -245,13 +253,6 @@ class _Child:
             if stream is not None:
                 stream.close()
         os.close(self.exited)
-
-    def _signal(self, send: "Callable[[int, int], None]", number: int) -> None:
-        with self.lock:
-            if not self.reaped:
-                # It has exited, or sudo has changed its user: neither can be helped.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    send(self.process.pid, number)
 
 
 class _Exchange:

@@ -1,11 +1,11 @@
 #!/bin/sh
-# A driver that misbehaves as a test configures it. In the servo directory, for phase PHASE (info, query, adjust) of NAME:
-#   faults/NAME.PHASE.shape    what it does, a word of the `case` below; without that file it behaves well
-#   faults/NAME.PHASE.gate     a FIFO: when all its processes exist, it waits until a line comes through it
-#   faults/NAME.PHASE.patient  it records SIGTERM in faults/NAME.PHASE.grace and goes on
+# A driver with a configurable fault. The files for PHASE (info, query, adjust) of NAME in the servo directory:
+#   faults/NAME.PHASE.shape    the fault, a word of the `case` below; without this file there is none
+#   faults/NAME.PHASE.gate     a FIFO: when all its processes exist, it waits for a line from there
+#   faults/NAME.PHASE.patient  it records SIGTERM in faults/NAME.PHASE.grace and continues
 #   faults/flood, faults/bulk  an adjust prints 2 MB of progress, or has 300 kB in its reply
-# It writes faults/NAME.PHASE.asked when it was started, its pid to .leader, the pid of a service that it leaves
-# on purpose to .service, and .reached when it waits.
+# It creates faults/NAME.PHASE.asked when it starts, and .reached when it waits. It writes its pid to .leader, and
+# the pid of a service that it leaves on purpose to .service.
 
 name=${0##*/}
 case ${1-} in
@@ -47,7 +47,7 @@ hold() {
     echo >"$at.reached"
     if [ "$shape" = stopped ]; then kill -STOP $$; fi
     if [ ! -p "$at.gate" ]; then return; fi
-    # A shell that waits for a child is interrupted by signals, one that reads is not everywhere.
+    # Signals interrupt `wait` in every shell, but `read` only in some.
     head -n 1 "$at.gate" >/dev/null &
     while kill -0 $! 2>/dev/null; do wait $!; done
 }
@@ -68,12 +68,12 @@ nest() { # DEPTH
     wait
 }
 
-hop() { # TIMES; continues as another process each time
+hop() { # TIMES; each child replaces its parent
     sleep 0.01
     if [ "$1" -gt 0 ]; then hop $(($1 - 1)) & fi
 }
 
-spawn() { # TIMES; a child in a session of its own each time
+spawn() { # TIMES; each child has its own session
     times=$1
     while [ "$times" -gt 0 ]; do
         setsid sleep 600 &
@@ -90,7 +90,7 @@ flat() { # COUNT
     done
 }
 
-restore() { # what a driver must do before it ends, so that the application is not left half changed
+restore() { # restore the application before the exit
     sleep 2
     echo >"$at.restored"
 }
@@ -110,7 +110,7 @@ tree | stopped) tree; hold; end_group ;;
 stubborn) ignore_signals; tree; hold; sleep 600 ;;
 forking)
     ignore_signals
-    # Limited, so that a failing test does not fill the machine.
+    # With a limit, so that a failing test does not exhaust the machine.
     hop 1000 &
     spawn 500 &
     hold

@@ -22,7 +22,7 @@ LAST = 48 << 10
 """Bytes of a driver's stderr that are kept from its start and from its end."""
 
 
-COMPLAINER = """\
+FAILING_DRIVER = """\
 #!/bin/sh
 . ./behave.sh
 misbehave_on adjust
@@ -34,12 +34,14 @@ exit 1
 """A driver that writes the file `complaint` to its stderr and fails."""
 
 
-def complain(servo: ServoDirectory, complaint: str | bytes, name: str = "driver", **settings: object) -> None:
-    """Add a complainer."""
+def add_failing_driver(
+    servo: ServoDirectory, complaint: str | bytes, name: str = "driver", **settings: object
+) -> None:
+    """Add a driver that writes this text to its stderr and fails."""
     raw = complaint if isinstance(complaint, bytes) else complaint.encode()
     (servo.path / "complaint").write_bytes(raw)
     servo.add(name, "plain", **settings)
-    servo.add_script(name, COMPLAINER)
+    servo.add_script(name, FAILING_DRIVER)
 
 
 def stderr_in_message(completed: Completed) -> str:
@@ -62,14 +64,14 @@ def numbered(size: int) -> str:
 
 @pytest.mark.parametrize("size", [30, FIRST + LAST])
 def test_stderr_of_a_failed_driver_is_kept_whole_up_to_64_kib(servo: ServoDirectory, size: int) -> None:
-    complain(servo, numbered(size))
+    add_failing_driver(servo, numbered(size))
     assert stderr_in_message(servo.adjust("driver.cpu")) == numbered(size).rstrip()
 
 
 @pytest.mark.parametrize("size", [FIRST + LAST + 1, 1_000_000])
 def test_more_stderr_is_cut_in_the_middle_with_a_mark(servo: ServoDirectory, size: int) -> None:
     text = numbered(size)
-    complain(servo, text)
+    add_failing_driver(servo, text)
     quoted = stderr_in_message(servo.adjust("driver.cpu"))
     assert quoted.startswith(text[:FIRST])
     assert quoted.endswith(text[-LAST:].rstrip())
@@ -90,8 +92,8 @@ def test_stderr_is_always_drained(servo: ServoDirectory, phase: str) -> None:
 
 
 def test_stderr_of_a_background_child_is_not_waited_for(servo: ServoDirectory) -> None:
-    complain(servo, "before\n")
-    text = COMPLAINER.replace("cat complaint", "sleep 600 & echo $! >service; cat complaint")
+    add_failing_driver(servo, "before\n")
+    text = FAILING_DRIVER.replace("cat complaint", "sleep 600 & echo $! >service; cat complaint")
     servo.add_script("driver", text)
     completed = servo.adjust("driver.cpu")
     service = int((servo.path / "service").read_text(encoding="utf-8"))
@@ -116,7 +118,7 @@ HOW = {
 def test_optune_verbose_stderr_decides_how_much_goes_into_the_message(
     servo: ServoDirectory, how: str | None, quoted: str | None
 ) -> None:
-    complain(servo, "one\ntwo\nthree\nfour\n")
+    add_failing_driver(servo, "one\ntwo\nthree\nfour\n")
     completed = servo.adjust("driver.cpu", env={"OPTUNE_VERBOSE_STDERR": how})
     if quoted is not None:
         assert stderr_in_message(completed) == quoted
@@ -127,8 +129,8 @@ def test_optune_verbose_stderr_decides_how_much_goes_into_the_message(
 
 
 def test_the_stderr_of_each_failed_driver_goes_into_its_own_line(servo: ServoDirectory) -> None:
-    complain(servo, "what they print", name="01")
-    complain(servo, "what they print", name="03")
+    add_failing_driver(servo, "what they print", name="01")
+    add_failing_driver(servo, "what they print", name="03")
     servo.add("02", "noisy", bytes=100, text="healthy")
     message = servo.adjust("01.cpu", "02.cpu", "03.cpu").reply["message"]
     assert message.count("what they print") == 2
