@@ -127,18 +127,24 @@ def test_write_does_not_wait_for_the_reader(end: End) -> None:
 def test_lines_of_several_threads_are_not_mixed(end: End) -> None:
     count = 400
 
-    def write_numbered(who: int) -> None:
+    def write_numbered(writer_id: int) -> None:
         for number in range(count):
-            end.writer.write(b"%d %d %s\n" % (who, number, b"x" * 500))
+            end.writer.write(b"%d %d %s\n" % (writer_id, number, b"x" * 500))
 
-    threads = [threading.Thread(target=write_numbered, args=(who,), daemon=True) for who in range(4)]
+    threads = [
+        threading.Thread(target=write_numbered, args=(writer_id,), daemon=True) for writer_id in range(4)
+    ]
     for thread in threads:
         thread.start()
-    size = sum(len(b"%d %d %s\n" % (who, number, b"x" * 500)) for who in range(4) for number in range(count))
+    size = sum(
+        len(b"%d %d %s\n" % (writer_id, number, b"x" * 500))
+        for writer_id in range(4)
+        for number in range(count)
+    )
     words = [line.split() for line in end.read(size).splitlines()]
     assert {tail for _, _, tail in words} == {b"x" * 500}
-    for who in range(4):
-        assert [int(number) for owner, number, _ in words if int(owner) == who] == list(range(count))
+    for writer_id in range(4):
+        assert [int(number) for owner, number, _ in words if int(owner) == writer_id] == list(range(count))
 
 
 # Full, and not any more (SPEC 8).
