@@ -56,6 +56,7 @@ def test_a_driver_that_cannot_be_cancelled_may_finish(servo: ServoDirectory) -> 
     assert operation.reply["status"] == "canceled"
     assert operation.reply["drivers"]["01works"]["status"] == "ok"
     assert operation.reply["drivers"]["02plain"] == {"status": "not-started"}
+    assert "02plain: starting" not in [line["message"] for line in operation.progress]
 
 
 def test_info_is_called_only_on_a_cancel(servo: ServoDirectory) -> None:

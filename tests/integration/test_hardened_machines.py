@@ -58,6 +58,7 @@ def test_a_silent_driver_of_another_user_is_unkillable(others: ServoDirectory) -
     assert operation.reply["reason"] == "unkillable"
     assert "01root" in operation.reply["message"]
     assert operation.reply["drivers"]["02plain"] == {"status": "not-started"}
+    assert "02plain: starting" not in [line["message"] for line in operation.progress]
 
 
 def test_a_driver_of_another_user_may_finish_on_a_cancel(others: ServoDirectory) -> None:

@@ -98,6 +98,13 @@ def test_after_a_failure_no_further_driver_is_started(servo: ServoDirectory) -> 
     assert {event.name for event in servo.log(phase="query")} == {"01plain", "02fails"}
 
 
+def test_after_a_driver_that_cannot_be_started_no_further_one_is_started(servo: ServoDirectory) -> None:
+    servo.add_script("01missing", "#!/no/such/interpreter\n")
+    servo.add("02plain", "plain")
+    assert servo.run("--query", "app").reply["reason"] == "cannot-start"
+    assert servo.log() == []
+
+
 def test_every_failed_driver_is_named_in_driver_order(servo: ServoDirectory) -> None:
     def failing(seconds: float, status: str) -> str:
         answer = f'{{"status":"{status}","message":"no {status}"}}'
