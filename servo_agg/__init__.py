@@ -1,14 +1,14 @@
 """servo-agg: runs all drivers of a servo directory and presents them to the agent as one.
 
-The rooms and what each may import are described in CONTRIBUTING.md; the contract is docs/SPEC.md.
+CONTRIBUTING.md describes the packages and modules and what each may import; docs/SPEC.md is the contract.
 """
 
 import os
 import sys
 import time
 
-# The servo directory, and what else stands on PYTHONPATH, may hold modules named like those of the standard
-# library: these are its drivers'. We look there last.
+# The servo directory and the rest of PYTHONPATH may hold modules with names of the standard library. They are
+# for the drivers: we look there last.
 _standard = os.path.dirname(os.__file__)
 if _standard in sys.path:
     _before = sys.path.index(_standard)

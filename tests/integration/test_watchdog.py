@@ -204,7 +204,11 @@ def test_a_driver_that_exits_while_the_program_is_suspended_may_leave_a_service(
         wait_until(lambda: not alive(pids["leader"]), 20, "end of the driver")
         looks = wakeups(watchdog)
         wait_until(lambda: wakeups(watchdog) >= looks + 2, 20, "another look of the watchdog")
+        # Once pid 1 has reaped the driver, its exit status cannot be read any more.
+        os.kill(watchdog, signal.SIGSTOP)
         running.send_signal(signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pids['leader']}").exists(), 20, "reaping of the driver by pid 1")
+        os.kill(watchdog, signal.SIGCONT)
         wait_until(lambda: not alive(watchdog), 20, "end of the watchdog")
         assert alive(pids["service"])
         os.kill(pids["service"], signal.SIGKILL)
