@@ -391,8 +391,8 @@ def not_started(call: DriverCall, options: PhaseOptions) -> Outcome:
     return Outcome(call.name, None, facts, adjusting=options.adjusting)
 
 
-def stop_runs(runs: Iterable[DriverRun], cause: str | None, now: float) -> None:
-    """Begin to stop runs (SPEC 10).
+def stop_runs(runs: Iterable[DriverRun], cause: str | None, clock: Callable[[], float]) -> None:
+    """Begin to stop runs (SPEC 10). `clock` returns the time.
 
     `cause`: the name of the signal that ends us, AGENT_GONE, or `failure` if another driver has failed; None
     for a failure of their own.
@@ -401,4 +401,5 @@ def stop_runs(runs: Iterable[DriverRun], cause: str | None, now: float) -> None:
     # Together: each pass over all processes takes milliseconds.
     discover_members(tree for _, tree in begun)
     for run, tree in begun:
-        run.terminate(tree, now)
+        # Read again: the snapshots may have taken as long as a short grace period.
+        run.terminate(tree, clock())

@@ -185,7 +185,7 @@ class Supervisor:
         runs = [run for run in runs if run.state == "running"]
         for run in runs:
             self._debug(f"{run.call.name}: stopping it")
-        stop_runs(runs, cause, self._loop.now())
+        stop_runs(runs, cause, self._loop.now)
 
     def _service(self) -> bool:
         """Stop, advance and end the drivers that are due; return whether any run has ended."""
