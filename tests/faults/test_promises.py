@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -146,20 +148,35 @@ def test_a_signal_ends_the_program_within_half_a_second_while_stdout_is_blocked(
 
 STORM = """
 import os, sys
-for _ in range(3):
+for _ in range(2):
     if os.fork() == 0:
         break
-sent = 0
+else:
+    pipe = os.open(sys.argv[2], os.O_WRONLY)
 try:
-    while True:
+    for number in range(10**9):
         os.kill(int(sys.argv[1]), 10)
-        sent += 1
-        if sent == 300000:
+        if "pipe" in globals():
+            os.write(pipe, bytes(1 << 16))
+        elif number == 500_000:
             os.write(1, b"+")
-except ProcessLookupError:
+except OSError:
     pass
 """
-"""Four processes that send another one SIGUSR1 until it has ended; each prints a + after 300,000."""
+"""Processes that send another one SIGUSR1 until it has ended; two of them print a + after half a million.
+
+The third keeps the pipe full to which the handler writes: how full it gets otherwise is chance.
+"""
+
+
+def _signal_pipe(pid: int) -> str:
+    """Return the pipe to which the signal handler of the program writes, the only non-blocking one."""
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        flags = int(info.read_text(encoding="ascii").split()[3], 8)
+        path = f"/proc/{pid}/fd/{info.name}"
+        if flags & os.O_WRONLY and flags & os.O_NONBLOCK and os.readlink(path).startswith("pipe:"):
+            return path
+    raise AssertionError("no such pipe")
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["it-ends", "SIGTERM"])
@@ -168,17 +185,21 @@ def test_a_million_cancels_delay_neither_the_end_nor_a_signal(stage: Stage, numb
     stage.shape(FIRST, "adjust", "tree")
     stage.start()
     stage.await_driver(FIRST, "adjust")
-    command = [sys.executable, "-c", STORM, str(stage.running.pid)]
+    pid = stage.running.pid
+    command = [sys.executable, "-c", STORM, str(pid), _signal_pipe(pid)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as storm:
-        assert storm.stdout is not None
-        assert storm.stdout.read(4) == b"++++"
-        if number is None:
-            stage.release()
-        else:
-            stage.send(number)
-        result = stage.end()
-    assert result.status_and_reason == (
-        ("canceled", "SIGUSR1") if number is None else ("terminated", "SIGTERM")
-    )
+        try:
+            assert storm.stdout is not None
+            assert storm.stdout.read(2) == b"++"
+            if number is None:
+                stage.release()
+            else:
+                stage.send(number)
+            result = stage.end()
+        finally:
+            # It ends the storm, too.
+            stage.running.kill()
+    reason = ("canceled", "SIGUSR1") if number is None else ("terminated", "SIGTERM")
+    assert result.status_and_reason == reason
     assert result.seconds < allowed(AT_ONCE)
     assert stage.running.operation.stderr_text == ""

@@ -144,10 +144,11 @@ def test_a_service_of_a_driver_that_had_exited_is_spared(servo: ServoDirectory) 
         running.resume_reading()
 
 
-def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDirectory) -> None:
+@pytest.mark.parametrize("source", ["", "import os; del os.pidfd_open"], ids=["pidfd", "no-pidfd"])
+def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDirectory, source: str) -> None:
     """As a driver does between its fork and its exec."""
     servo.add("01silent", "silent")
-    with servo.start_adjust("01silent.cpu") as running:
+    with servo.start_adjust("01silent.cpu", env=sitecustomize(servo, source)) as running:
         pids = servo.pids("01silent", "leader", "child", "grandchild")
         directory = Path(f"/proc/{running.pid}/fd")
         pipes = [path for path in directory.iterdir() if os.readlink(path).startswith("pipe:")]
