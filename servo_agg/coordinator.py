@@ -219,15 +219,17 @@ class Coordinator:
         seconds = driver_timeout(environment_timeout(os.environ))[0]
         reading = self._loop.start_work(lambda: read_config(os.environ, errors), threads.DEEP_STACK_SIZE)
         cause = self._loop.wait_for_work(reading, seconds)
-        if reading.error is not None:
-            raise reading.error
-        if not reading.done and cause is None:
-            raise BadConfiguration(
-                f"the servo directory could not be read within {seconds:g} s: see whether the file system of"
-                " config.yaml and adjust.d responds"
-            )
-        config: Config | None = reading.result
-        return config
+        if reading.done:
+            if reading.error is not None:
+                raise reading.error
+            config: Config = reading.result
+            return config
+        if cause is not None:
+            return None
+        raise BadConfiguration(
+            f"the servo directory could not be read within {seconds:g} s: see whether the file system of"
+            " config.yaml and adjust.d responds"
+        )
 
     def _dispatch(self, context: Context, stdin: StdinRead | None) -> Result:
         arguments = self._arguments

@@ -240,7 +240,8 @@ def _adjust_drivers(context: Context, application: str, requests: Mapping[str, O
 def _result(context: Context, outcomes: list[Outcome], table: Object) -> Result:
     more = merge_replies(outcomes)
     if context.loop.cause:
-        return stopped_result(context.loop.cause, outcomes, {**more, "drivers": table})
+        unkillable = context.supervisor.unkillable
+        return stopped_result(context.loop.cause, outcomes, {**more, "drivers": table}, unkillable=unkillable)
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         return Result({**more, **failure_result(failures), "drivers": table}, 1)

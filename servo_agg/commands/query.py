@@ -138,18 +138,21 @@ def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
 
 
-def stopped_result(cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None) -> Result:
+def stopped_result(
+    cause: str, outcomes: Sequence[Outcome] = (), more: Object | None = None, *, unkillable: bool = False
+) -> Result:
     """Return the result of a run that was ended by a signal, a cancel or the end of the agent (SPEC 5, 10).
 
     `cause` is what `EventLoop.cause` says. `outcomes` are of the drivers that were adjusted, in another phase
-    of those that could not be killed. `more` is added to the final object.
+    of those that could not be killed. `more` is added to the final object. `unkillable`: something else
+    survived.
     """
     status = "terminated"
     if cause == CANCEL:
         status, summary = "canceled", "canceled by SIGUSR1; no further driver was started"
     elif cause == AGENT_GONE:
         summary = "the agent has closed our output; no further driver was started"
-    elif any(outcome.reason == "unkillable" for outcome in outcomes):
+    elif unkillable or any(outcome.reason == "unkillable" for outcome in outcomes):
         summary = f"ended by {cause}"
     else:
         summary = f"ended by {cause}; all drivers were stopped"

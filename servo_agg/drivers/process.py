@@ -76,6 +76,11 @@ class DriverProcess:
         """Send a signal to this process alone; return whether that is permitted. It must not be reaped."""
         return signal_child(self.pid, signal_number(name))
 
+    def record_stop(self) -> None:
+        """Record that it is being stopped: the watchdog must then stop whatever it leaves."""
+        if self._registered:
+            self._spawn_table.set_stopping(self._slot)
+
     def record_members(self, members: Iterable[tuple[int, int]]) -> None:
         """Record other processes of its tree, as `(pid, start time)`: the watchdog must stop them, too."""
         if self._registered:

@@ -356,6 +356,7 @@ class DriverRun:
         self._transition("stop")
         self.needs_service = True
         self.facts.stop_cause = cause
+        self.process.record_stop()
         self._tree = Tree(
             self.process.pid,
             self.process.token,

@@ -12,7 +12,9 @@ Rules (SPEC 10):
 - A driver that was started, but whose pid we could not record any more, is found by its start token and by
   the pipe that is its stdout.
 - A driver that had exited with status 0 before we ended has left its processes on purpose. The exit status
-  can only be read while we have not reaped it, so the watchdog looks once a second.
+  can only be read while we have not reaped it, so the watchdog looks once a second. One that is first seen to
+  have exited after our end may have done so because of that: only what has left its session is spared.
+- A driver that we were stopping leaves nothing on purpose, whatever its exit status is.
 - A driver is not its child, and can be reaped at any time: pid and start time are compared before each
   signal.
 - At our normal end it is killed: there is nothing to watch.
@@ -27,7 +29,7 @@ import time
 
 from servo_agg._compat import SIGCONT, SIGKILL
 from servo_agg.drivers.timeouts import StopSequence
-from servo_agg.processes.snapshot import exit_code, read_process, take_snapshot
+from servo_agg.processes.snapshot import exit_code, read_process, start_time, take_snapshot
 from servo_agg.processes.start_token import processes_with_tokens
 from servo_agg.processes.tree import (
     Snapshot,
@@ -53,7 +55,7 @@ CAPACITY = 4096
 MEMBER_CAPACITY = 1 << 16
 """Other processes of drivers that are being stopped. What exceeds that is not recorded."""
 
-_FREE, _ANNOUNCED, _STARTED = 0, 1, 2
+_FREE, _ANNOUNCED, _STARTED, _STOPPING = range(4)
 
 _STATE, _TOKEN, _GRACE, _INODE, _PID, _START_TIME, _RECORD_SIZE = range(7)
 """Positions in a record, and its size, in words of 64 bits. The grace is in microseconds."""
@@ -71,12 +73,21 @@ class SpawnRecord:
     inode       inode of the pipe that is its stdout
     pid         None until it is known
     start_time  in the unit of `processes.snapshot.Process`, 0 until it is known
+    stopping    whether we are stopping it
     """
 
-    __slots__ = ("grace", "inode", "pid", "slot", "start_time", "token")
+    __slots__ = ("grace", "inode", "pid", "slot", "start_time", "stopping", "token")
 
     def __init__(
-        self, slot: int, token: str, grace: float, inode: int, pid: int | None, start_time: int
+        self,
+        slot: int,
+        token: str,
+        grace: float,
+        inode: int,
+        pid: int | None,
+        start_time: int,
+        *,
+        stopping: bool,
     ) -> None:
         self.slot = slot
         self.token = token
@@ -84,6 +95,7 @@ class SpawnRecord:
         self.inode = inode
         self.pid = pid
         self.start_time = start_time
+        self.stopping = stopping
 
 
 class SpawnTable:
@@ -122,15 +134,19 @@ class SpawnTable:
         """Record the start time of a driver whose pid is recorded."""
         self._words[slot * _RECORD_SIZE + _START_TIME] = start_time
 
+    def set_stopping(self, slot: int) -> None:
+        """Record that we begin to stop a driver whose pid is recorded."""
+        self._words[slot * _RECORD_SIZE + _STATE] = _STOPPING
+
     def add_members(self, slot: int, members: Iterable[tuple[int, int]]) -> None:
         """Record other processes of a driver that is being stopped, as `(pid, start time)`."""
-        for pid, start_time in members:
+        for pid, started in members:
             entry = self._free_members.pop() if self._free_members else next(self._unused_members, None)
             if entry is None:
                 return
             at = entry * _MEMBER_SIZE
             self._members[at + _MEMBER_PID] = pid
-            self._members[at + _MEMBER_START_TIME] = start_time
+            self._members[at + _MEMBER_START_TIME] = started
             self._members[at + _OWNER] = slot + 1
             self._members_of.setdefault(slot, []).append(entry)
 
@@ -150,8 +166,10 @@ class SpawnTable:
     def _record(self, slot: int) -> SpawnRecord:
         at = slot * _RECORD_SIZE
         state, token, grace, inode, pid, start_time = self._words[at : at + _RECORD_SIZE]
-        known = pid if state == _STARTED else None
-        return SpawnRecord(slot, f"{token:016x}", grace / 1e6, inode, known, start_time)
+        known = pid if state in (_STARTED, _STOPPING) else None
+        return SpawnRecord(
+            slot, f"{token:016x}", grace / 1e6, inode, known, start_time, stopping=state == _STOPPING
+        )
 
     def members(self) -> dict[int, list[tuple[int, int]]]:
         """Return the recorded members, as `(pid, start time)`, by the slot of their driver."""
@@ -236,7 +254,7 @@ def _watch(watched: int, line: int, keep: Iterable[int], spawn_table: SpawnTable
     try:
         _detach(line, keep)
         finished = _wait(watched, line, spawn_table)
-        records = [record for record in spawn_table.records() if not _has_finished(record, finished)]
+        records = [record for record in spawn_table.records() if record.token not in finished]
         _stop_all(records, spawn_table.members())
     finally:
         os._exit(0)
@@ -271,7 +289,7 @@ def _wait(watched: int, line: int, spawn_table: SpawnTable) -> set[str]:
         if os.getppid() != watched:
             break
         records = spawn_table.records()
-        finished = {record.token for record in records if _has_finished(record, finished)}
+        finished = {record.token for record in records if record.token in finished or _has_finished(record)}
         pending = {record.token for record in records if record.pid is None}
         if pending & announced:
             _continue_stopped_starts(watched, records)
@@ -279,10 +297,11 @@ def _wait(watched: int, line: int, spawn_table: SpawnTable) -> set[str]:
     return finished
 
 
-def _has_finished(record: SpawnRecord, finished: set[str]) -> bool:
-    if record.token in finished:
-        return True
-    return record.pid is not None and exit_code(record.pid, record.start_time) == 0
+def _has_finished(record: SpawnRecord) -> bool:
+    """Return whether a driver has exited with status 0, and not because we were stopping it."""
+    if record.pid is None or record.stopping:
+        return False
+    return exit_code(record.pid, record.start_time) == 0
 
 
 def _continue_stopped_starts(watched: int, records: list[SpawnRecord]) -> None:
@@ -298,9 +317,10 @@ def _continue_stopped_starts(watched: int, records: list[SpawnRecord]) -> None:
 
 
 def _living(members: list[tuple[int, int]]) -> list[Process]:
+    known = set(members)
     found = (read_process(pid) for pid, _ in members)
     return [
-        process for process in found if process is not None and (process.pid, process.start_time) in members
+        process for process in found if process is not None and (process.pid, process.start_time) in known
     ]
 
 
@@ -333,6 +353,7 @@ def _stop_all(records: list[SpawnRecord], members: dict[int, list[tuple[int, int
             record.pid or 0,
             record.token,
             leader_start=record.start_time,
+            spare_daemons=_has_finished(record),
             members=_living(members.get(record.slot, [])),
         )
         for record in started
@@ -363,11 +384,17 @@ def _processes_of(records: list[SpawnRecord]) -> list[Process]:
     They have the start token, or an end of the pipe that is the driver's stdout, or are in the session of
     such a process, or descend from it.
     """
-    found = {process.pid for process in processes_with_tokens({record.token for record in records})}
+    with_token = processes_with_tokens({record.token for record in records})
     pipes = {f"pipe:[{record.inode}]" for record in records}
     snapshot = Snapshot()
     processes = snapshot.processes
-    found |= {pid for pid in processes if pid != os.getpid() and _holds_any(pid, pipes)}
+    # A pid may have been reused since the other look.
+    found = {process.pid for process in with_token if processes.get(process.pid) == process}
+    found |= {
+        pid
+        for pid, process in processes.items()
+        if pid != os.getpid() and _holds_any(pid, pipes) and start_time(pid) == process.start_time
+    }
     sessions = {processes[pid].session for pid in found if pid in processes}
     # Our own session is not theirs: a driver is in ours until it gets its own.
     sessions -= {os.getsid(0), 0}

@@ -302,6 +302,12 @@ def exit_code(pid: int, started: int) -> int | None:
     fields = _read_stat(pid)
     if len(fields) < 50 or fields[0] != b"Z":  # noqa: PLR2004 - the 52nd field of proc(5) is the wait status
         return None
+    try:
+        # The kernel shows 0 in place of the status of a process that we may not trace.
+        if os.geteuid() not in (0, os.stat(f"/proc/{pid}").st_uid):
+            return None
+    except OSError:
+        return None
     return int(fields[49]) if not started or int(fields[19]) == started else None
 
 

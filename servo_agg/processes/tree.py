@@ -58,9 +58,13 @@ def send_signal(processes: Iterable[Process], number: int) -> None:
 def _choose_sender() -> Callable[[int, int, Callable[[int], bool]], None]:
     """Return a function that sends a signal to a pid if the process that has it is a target."""
     try:
-        os.close(os.pidfd_open(os.getpid()))
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            pidfd_send_signal(pidfd, 0)
+        finally:
+            os.close(pidfd)
     except (AttributeError, OSError):
-        # Linux before 5.3, macOS, sandboxes that forbid the call, no free descriptor.
+        # Linux before 5.3, macOS, sandboxes that forbid one of the calls, no free descriptor.
         try:
             from servo_agg.processes import by_psutil  # noqa: PLC0415 - needed only without pidfds
 
@@ -190,6 +194,7 @@ class Tree:
         *,
         leader_start: int | None = None,
         leader_killed: bool = False,
+        spare_daemons: bool = False,
         members: Iterable[Process] = (),
         on_members: Callable[[Iterable[tuple[int, int]]], object] | None = None,
     ) -> None:
@@ -197,7 +202,8 @@ class Tree:
 
         Without `leader_start` the driver is our child and not yet reaped, so its pid cannot be reused;
         `leader_killed`: it was killed, and not by us. With `leader_start` it is the child of another process,
-        and the pid is valid only while its start time is that (0: unknown). `members` are known before.
+        and the pid is valid only while its start time is that (0: unknown). If it has exited, what has left
+        its session is a member too, unless `spare_daemons`. `members` are known before.
         `on_members` is called with `(pid, start time)` of each new member.
         """
         self._leader = leader
@@ -205,6 +211,7 @@ class Tree:
         self._leader_start = leader_start
         self._members: set[Process] = set(members)
         self._on_members = on_members
+        self._spare_daemons = spare_daemons
         self._known_before: set[Process] | None = set() if leader_killed else None
         self._unkillable: set[Process] | None = None
         self._terminating = False
@@ -226,6 +233,7 @@ class Tree:
         if (
             self._known_before is None
             and self._leader_start is not None
+            and not self._spare_daemons
             and not self._leader_alive(processes)
         ):
             self._known_before = set()
