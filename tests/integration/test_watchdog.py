@@ -165,11 +165,12 @@ def writable(descriptor: Path) -> bool:
 
 
 def test_what_was_found_in_a_stop_is_stopped_after_sigkill_too(servo: ServoDirectory) -> None:
-    """Its parent has exited, and neither its session nor its environment tells whose it is."""
+    """Its parent has exited with status 0, and neither its session nor its environment tells whose it is."""
     servo.configure("agg: {grace: 1}")
     servo.add_script(
         "01leaves",
         adjust_script("""\
+        trap 'exit 0' TERM
         setsid env -i sh -c 'trap "" TERM; echo "child $$ 01leaves" >>driver.pids
                              while :; do /bin/sleep 0.1; done' </dev/null >/dev/null 2>&1 &
         echo "leader $$ 01leaves" >>driver.pids
