@@ -103,9 +103,11 @@ def test_leftovers_are_not_drivers_even_if_executable(directory: Directory, name
 
 def test_documents_are_not_drivers_unless_their_content_is_a_program(directory: Directory) -> None:
     directory.add("10web", "LICENSE", "README", "README.md", "notes.txt", "20win.md")
+    directory.add("30win.conf")
     directory.drivers.joinpath("20win.md").write_text("#!/bin/sh\n")
+    directory.drivers.joinpath("30win.conf").write_bytes(b"\x7fELF\x02")
     config = read_config({})
-    assert config.drivers == ["10web", "20win.md"]
+    assert config.drivers == ["10web", "20win.md", "30win.conf"]
     assert config.listing.documents == ["LICENSE", "README", "README.md", "notes.txt"]
 
 
@@ -129,6 +131,7 @@ def test_what_is_not_a_regular_file_is_ignored(directory: Directory) -> None:
     os.mkfifo(directory.drivers / "fifo", 0o755)
     directory.drivers.joinpath("device").symlink_to("/dev/null")
     directory.drivers.joinpath(".#driver").symlink_to("me@host")
+    directory.drivers.joinpath("circle~").symlink_to("circle~")
     listing = vars(read_config({}).listing)
     assert {key: names for key, names in listing.items() if names} == {"drivers": ["driver"]}
 
