@@ -103,6 +103,15 @@ def test_on_failure_stop_starts_no_other_driver(servo: ServoDirectory) -> None:
     assert {event.name for event in servo.log(phase="adjust")} == {"01fails"}
 
 
+def test_a_failed_query_lists_every_driver(servo: ServoDirectory) -> None:
+    servo.add("01plain", "plain")
+    servo.add("02fails", "exit3", when="query")
+    drivers = servo.adjust("01plain.cpu").reply["drivers"]
+    assert [*drivers] == ["01plain", "02fails"]
+    assert drivers["01plain"] == {"status": "not-started"}
+    assert drivers["02fails"]["reason"] == "exit-status"
+
+
 def test_success_lists_every_driver_and_merges_the_replies(servo: ServoDirectory) -> None:
     servo.add_script("01a", replying("01a", '{"status":"ok","reason":"already so","state":{"a":1,"both":1}}'))
     servo.add_script(
@@ -119,6 +128,14 @@ def test_success_lists_every_driver_and_merges_the_replies(servo: ServoDirectory
     assert reply["drivers"]["01a"]["seconds"] >= 0
     assert reply["drivers"]["02b"]["drivers"] == {"in": {"status": "ok"}}
     assert reply["drivers"]["03c"] == {"status": "skipped"}
+
+
+def test_a_failure_merges_the_replies_too(servo: ServoDirectory) -> None:
+    servo.add_script("01a", replying("01a", '{"status":"failed","reason":"r","state":{"a":1,"both":1}}'))
+    servo.add_script("02b", replying("02b", '{"status":"ok","state":{"b":2,"both":2}}'))
+    reply = servo.adjust("01a.cpu", "02b.cpu").reply
+    assert (reply["status"], reply["reason"]) == ("failed", "r")
+    assert reply["state"] == {"a": 1, "both": 2, "b": 2}
 
 
 def test_with_three_drivers_thirty_percent_is_seen_as_ten(servo: ServoDirectory) -> None:

@@ -125,6 +125,46 @@ def test_a_driver_whose_info_fails_may_finish(servo: ServoDirectory) -> None:
     assert "SIGUSR1" not in [event.what for event in servo.log(phase="adjust")]
 
 
+def test_a_driver_that_does_not_say_in_5_s_whether_it_can_be_cancelled_may_finish(
+    servo: ServoDirectory,
+) -> None:
+    """It works until its `--info`, which hangs during the adjust, is stopped."""
+    hang = "[ ! -e working ] || { trap ': >stopped; exit' TERM; while :; do sleep 0.05; done; }"
+    servo.add_script(
+        "01works",
+        adjust_script("""\
+            : >working
+            echo '{"progress":50,"message":"working"}'
+            until [ -e stopped ]; do sleep 0.05; done
+            echo '{"status":"ok"}'
+            """).replace("--info) ", f"--info) {hang}; "),
+    )
+    with servo.start_adjust("web.cpu") as running:
+        running.wait_for_line(lambda message: message.get("message") == "01works: working")
+        running.send_signal(signal.SIGUSR1)
+        operation = running.finish(30)
+    assert operation.reply["status"] == "canceled"
+    assert operation.reply["drivers"]["01works"]["status"] == "ok"
+
+
+def test_sigusr1_is_sent_to_the_driver_and_not_to_its_children(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01works",
+        adjust_script("""\
+            trap canceled=yes USR1
+            sh -c 'trap "echo >signalled" USR1; while [ ! -e over ]; do sleep 0.05; done' </dev/null &
+            echo '{"progress":50,"message":"working"}'
+            until [ "$canceled" ]; do sleep 0.05; done
+            : >over
+            wait
+            echo '{"status":"canceled"}'
+            """).replace('"has_cancel":false', '"has_cancel":true'),
+    )
+    operation = cancel_at(servo, "01works: working", "web.cpu")
+    assert operation.reply["drivers"]["01works"]["status"] == "canceled"
+    assert not (servo.path / "signalled").exists()
+
+
 @pytest.mark.parametrize("arguments", [["--query", "app"], ["app"]], ids=["query", "adjust"])
 def test_during_a_query_the_drivers_are_stopped(servo: ServoDirectory, arguments: list[str]) -> None:
     servo.add("01silent", "silent", when="query")

@@ -149,6 +149,17 @@ def test_a_background_child_that_holds_stdout_is_neither_waited_for_nor_stopped(
         os.kill(service, signal.SIGKILL)
 
 
+def test_processes_of_a_driver_that_failed_by_itself_are_spared(servo: ServoDirectory) -> None:
+    replay(servo, end="sleep 600 </dev/null >/dev/null 2>&1 & echo $! >service; exit 3")
+    completed = servo.adjust("web.cpu")
+    service = int((servo.path / "service").read_text(encoding="utf-8"))
+    try:
+        assert completed.reply["reason"] == "exit-status"
+        assert alive(service)
+    finally:
+        os.kill(service, signal.SIGKILL)
+
+
 def test_a_service_that_left_session_and_descent_is_spared(servo: ServoDirectory) -> None:
     servo.add("01daemon", "daemon")
     servo.add("02plain", "plain")

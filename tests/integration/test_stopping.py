@@ -137,6 +137,22 @@ def test_signals_within_a_tenth_of_a_second_count_as_one(servo: ServoDirectory) 
     assert (servo.path / "tidied").read_text() == "tidied\n"
 
 
+def test_malformed_output_after_the_begin_of_a_stop_is_ignored(servo: ServoDirectory) -> None:
+    servo.add_script(
+        "01torn",
+        adjust_script("""\
+        trap 'printf "{"; exit 7' TERM
+        echo "leader $$ 01torn" >>driver.pids
+        while :; do sleep 0.05; done
+        """),
+    )
+    with servo.start_adjust("web.cpu") as running:
+        servo.pids("01torn", "leader")
+        running.send_signal(signal.SIGTERM)
+        operation = running.finish(20)
+    assert operation.reply["drivers"]["01torn"]["reason"] == "exit-status"
+
+
 def test_members_that_outlive_the_leader_get_sigterm_too(servo: ServoDirectory) -> None:
     servo.configure("agg: {grace: 60}")
     servo.add_script(
@@ -243,6 +259,29 @@ def test_processes_of_a_killed_driver_are_stopped_before_the_next_starts(
     assert operation.reply["drivers"]["02db"]["status"] == "ok"
     child = servo.pids("01killed", "child")["child"]
     assert not alive(child)
+
+
+def test_the_next_driver_starts_once_the_tree_of_a_stopped_one_is_gone(servo: ServoDirectory) -> None:
+    """The leader ends on SIGTERM, and closes its stdout; its child cleans up for a second."""
+    servo.configure("agg: {grace: 60}")
+    servo.add_script(
+        "01slow",
+        adjust_script("""\
+        sh -c '
+            trap "sleep 1; echo >cleaned-up; exit" TERM
+            echo "child $$ 01slow" >>driver.pids
+            while :; do sleep 0.05; done
+        ' </dev/null >/dev/null 2>&1 &
+        until [ -s driver.pids ]; do sleep 0.05; done
+        echo malformed
+        wait
+        """),
+    )
+    found = '[ -e cleaned-up ] && echo \'{"status":"ok"}\''
+    servo.add_script("02next", adjust_script(found, component="db"))
+    reply = servo.adjust("web.cpu", "db.cpu").reply
+    assert reply["drivers"]["01slow"]["reason"] == "malformed"
+    assert reply["drivers"]["02next"]["status"] == "ok"
 
 
 def test_a_driver_that_starts_many_sessions_leaves_no_process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -39,6 +40,16 @@ def test_a_timeout_stops_only_the_silent_driver(servo: ServoDirectory) -> None:
     assert re.search(r"was silent for 2\.\d s", drivers["01silent"]["message"])
     assert drivers["02plain"]["status"] == "ok"
     assert not any(alive(pid) for pid in servo.pids("01silent", "leader", "child", "grandchild").values())
+
+
+def test_an_unresponsive_driver_has_the_short_grace(servo: ServoDirectory) -> None:
+    servo.configure("agg: {grace: 60}")
+    servo.add("01stubborn", "stubborn")
+    with servo.start_adjust("01stubborn.cpu", env={"OPTUNE_IO_TIMEOUT": "2"}) as running:
+        operation = running.finish(20)
+    assert operation.reply["reason"] == "timeout"
+    pids = servo.pids("01stubborn", "leader", "child", "grandchild")
+    assert not any(alive(pid) for pid in pids.values())
 
 
 def test_output_on_stderr_does_not_end_a_silence(servo: ServoDirectory) -> None:
@@ -92,6 +103,15 @@ def test_a_short_limit_of_a_query_holds(servo: ServoDirectory, io_timeout: str, 
     assert len(lines) == 2
     for name, line in zip(("01hangs", "03hangs"), lines):
         assert re.match(rf"{name}: failed: on --query: .*within (the )?{re.escape(limit)}\b", line), line
+
+
+def test_the_limit_of_the_query_in_an_adjust_counts_from_its_first_line(servo: ServoDirectory) -> None:
+    servo.add("01plain", "plain")
+    with servo.start("app", input=None, env={"OPTUNE_IO_TIMEOUT": "3"}) as program:
+        # The input comes after the limit of 2 s has passed since the start.
+        time.sleep(2.1)
+        completed = program.finish(json.dumps(servo.request("01plain.cpu")).encode())
+    assert completed.reply["status"] == "ok"
 
 
 def test_info_succeeds_and_reports_a_driver_that_hangs(servo: ServoDirectory) -> None:

@@ -113,6 +113,9 @@ def test_timings_and_log_show_the_same(
     timings, lines = shown(completed.stderr), logged(servo)
     assert sorted(timings.rows) == sorted(figures(lines))
     assert {line["phase"] for line in lines} == phases
+    # Both are those of the start of the phase, to 0.001 s.
+    begins = [dt.datetime.fromisoformat(line["time"][:-1]).timestamp() - line["start"] for line in lines]
+    assert max(begins) - min(begins) < 0.003
     assert timings.in_turn is not None
     one_by_one = without_drivers(lines, timings.total) + sum(line["seconds"] for line in lines)
     assert abs(timings.in_turn - one_by_one) < 0.002

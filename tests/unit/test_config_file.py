@@ -75,6 +75,15 @@ def test_a_config_yaml_that_is_not_a_file_is_refused(file: Path, kind: str, mess
     assert str(raised.value) == message
 
 
+def test_a_file_with_the_bytes_agg_has_at_most_1_mib(file: Path) -> None:
+    content = b"agg: {grace: 7}\n#"
+    file.write_bytes(content.ljust(1 << 20, b"x"))
+    assert read_section() == {"grace": 7}
+    file.write_bytes(content.ljust((1 << 20) + 1, b"x"))
+    with pytest.raises(BadConfiguration, match="is longer than 1 MiB"):
+        read_section()
+
+
 def test_a_file_of_more_than_64_mib_is_refused(file: Path) -> None:
     with file.open("wb") as written:
         written.truncate((64 << 20) + 1)

@@ -260,6 +260,13 @@ NOT_YAML = "config.yaml cannot be read as YAML"
                 " the wrong way round"
             ),
         ),
+        (
+            "agg: {complete: ['[0-9a-z]', '[!a-f9-0]']}\n",
+            (
+                "config.yaml, line 1: agg.complete has the pattern '[!a-f9-0]', in which the range '9-0' is"
+                " the wrong way round"
+            ),
+        ),
         # Lines are counted as an editor counts them.
         (
             "k8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",

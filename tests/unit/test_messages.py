@@ -24,6 +24,7 @@ from servo_agg.protocol.messages import (
     quote,
     to_text,
     truncate,
+    truncate_word,
 )
 from tests.support.outputs import (
     documents,
@@ -70,6 +71,13 @@ def test_an_object_is_progress_or_a_reply(line: bytes, kind: type, content: dict
     message = decode(line, unique_keys=True)
     assert not isinstance(message, Malformed)
     assert (type(message), message.body) == (kind, content)
+
+
+@pytest.mark.parametrize("progress", [True, False, None, "50", [50], {"a": 50}])
+def test_a_progress_that_is_not_a_number_has_no_percentage(progress: object) -> None:
+    message = decode(json.dumps({"progress": progress}).encode(), unique_keys=True)
+    assert isinstance(message, Progress)
+    assert message.percent is None
 
 
 NOT_JSON = "it is no JSON"
@@ -326,3 +334,8 @@ def test_a_message_has_at_most_256_kib(character: str) -> None:
     fits = character * (TEXT_LIMIT // size)
     assert truncate(fits) == fits
     assert len(truncate(fits + character).encode("utf-8", "surrogatepass")) <= TEXT_LIMIT
+
+
+def test_a_word_has_at_most_1_kib() -> None:
+    assert truncate_word("x" * 1024) == "x" * 1024
+    assert len(truncate_word("x" * 1025)) == 1024
