@@ -152,7 +152,12 @@ def test_sigusr1_is_sent_to_the_driver_and_not_to_its_children(servo: ServoDirec
         "01works",
         adjust_script("""\
             trap canceled=yes USR1
-            sh -c 'trap "echo >signalled" USR1; while [ ! -e over ]; do sleep 0.05; done' </dev/null &
+            sh -c '
+                trap "echo >signalled" USR1
+                echo >ready
+                while [ ! -e over ]; do sleep 0.05; done
+            ' </dev/null &
+            until [ -e ready ]; do sleep 0.05; done
             echo '{"progress":50,"message":"working"}'
             until [ "$canceled" ]; do sleep 0.05; done
             : >over
