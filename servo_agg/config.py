@@ -65,7 +65,8 @@ class Config:
     listing         what adjust.d holds
     drivers         names of the drivers, in driver order
     environment     what drivers get, without the token of their start
-    limit           I, the seconds that a driver may be silent, None for ever (SPEC 9)
+    limit           I in seconds: how long a driver may be silent in an adjust, and all drivers together may
+                    take otherwise; None without limit (SPEC 9)
     short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
     grace           seconds from SIGTERM to SIGKILL otherwise
     cancel_grace    seconds that a driver has to end after it was cancelled

@@ -123,7 +123,7 @@ class _Section:
         self._end = node.end_mark.index
 
     def values(self, errors: list[UserError] | None) -> dict[str, Any]:
-        """Return the values, checked. Raises BadConfiguration; `errors`: see `read_section`."""
+        """Return the values, checked. Raises BadConfiguration; `errors`: see `parse_section`."""
         mistakes: list[UserError] = []
         values: dict[str, Any] = {}
         for name, (key, value) in self._pairs(mistakes).items():

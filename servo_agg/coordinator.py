@@ -1,4 +1,4 @@
-"""The coordinator: the thread that runs one command and writes everything that goes to stdout.
+"""The coordinator: the thread that runs one command and decides what is written to stdout.
 
 Rules (SPEC 5, 14):
 - The last line is the final object. For people it is a text, or a sentence on stderr.

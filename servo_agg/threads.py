@@ -45,7 +45,7 @@ _error_handlers: list[ThreadErrorHandler] = []
 
 
 def on_thread_error(handler: ThreadErrorHandler) -> None:
-    """Have `handler` called when an exception ends a thread."""
+    """Call `handler` whenever an exception ends a thread."""
     _error_handlers.append(handler)
 
 

@@ -224,7 +224,7 @@ def _adjust_drivers(context: Context, application: str, requests: Mapping[str, O
         if name not in requests:
             continue
         failed = any(not outcome.ok for outcome in outcomes)
-        if context.loop.cause or supervisor.unkillable or (failed and config.on_failure == "stop"):
+        if context.loop.poll() or supervisor.unkillable or (failed and config.on_failure == "stop"):
             break
         context.send(progress.format_line(name, "starting"))
         # Encoded one at a time: all inputs together can be much longer than our own.

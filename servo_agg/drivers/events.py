@@ -130,7 +130,7 @@ class EventQueue:
         os.write(self._space_writer, b"+")
 
     def put(self, event: object) -> None:
-        """Add an urgent event. Safe in a signal handler only if this thread uses no other method."""
+        """Add an urgent event."""
         with self._lock:
             self._urgent.append(event)
         self._notifier.notify()
@@ -311,6 +311,15 @@ class EventLoop:
         until = self.now() + seconds
         while self.cause is None and self.now() < until:
             self._next_event(until - self.now(), output=False)
+
+    def poll(self) -> str | None:
+        """Apply the events that have arrived; return why the run is to end, None if it is not.
+
+        Only while no driver runs: events of drivers would be lost.
+        """
+        while self._next_event(0, output=False) is not None:
+            pass
+        return self.cause
 
     def start_work(self, work: Callable[[], object], stack: int = STACK_SIZE) -> BackgroundWork:
         """Do work that may block forever in another thread. Raises OSError if no thread is available."""

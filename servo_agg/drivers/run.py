@@ -107,7 +107,10 @@ that has written more since then, without a message in it, has been silent: it f
 class DriverRun:
     """One driver, from its start until it is reaped. `now` is always the time of the event loop.
 
+    call, options  what it runs, and how
     state          see the table above
+    exited         whether its process has exited
+    facts          what is known of it for the verdict
     began_at       just before its start, in monotonic seconds, suspensions included
     needs_service  something has happened since it was last serviced
     service_at     when it must be serviced if nothing happens before; None: never

@@ -88,17 +88,17 @@ class Timeouts:
         self.cancel_grace = cancel_grace
 
 
-def driver_timeout(limit: float | None) -> tuple[float | None, float]:
-    """Return `(I, short grace)` for the I/O timeout T, in seconds (SPEC 9, 10).
+def driver_timeout(io_timeout: float | None) -> tuple[float | None, float]:
+    """Return `(I, short grace)` for `io_timeout`, which is T; all in seconds (SPEC 9, 10).
 
     I is T - 1 for T of 2 and more, half of T below, None if T is unlimited.
     """
-    if limit is None:
+    if io_timeout is None:
         return None, SHORT_GRACE
-    if limit >= 2:  # noqa: PLR2004 - SPEC 9
-        return limit - 1, SHORT_GRACE
+    if io_timeout >= 2:  # noqa: PLR2004 - SPEC 9
+        return io_timeout - 1, SHORT_GRACE
     # Half of the smallest float would be 0.
-    return limit / 2 or limit, min(SHORT_GRACE, limit / 4)
+    return io_timeout / 2 or io_timeout, min(SHORT_GRACE, io_timeout / 4)
 
 
 def timeouts_for(

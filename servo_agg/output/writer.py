@@ -37,7 +37,7 @@ loaded machine, and a final line that somebody would have read must not be lost.
 
 
 class Writer:
-    """Writes lines to a descriptor from its own thread, which starts with the first line.
+    """Writes lines to a descriptor from its own thread, which is started by `start` or by the first line.
 
     broken  whether the descriptor cannot take our bytes
     error   why it cannot, in words; "" while it can, and where nobody reads any more
@@ -107,7 +107,7 @@ class Writer:
 
     def _is_writable(self) -> bool:
         if self._descriptor < 0:
-            # Not open yet.
+            # The log is opened by its own thread.
             return False
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)

@@ -222,8 +222,12 @@ def read_each(pids: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:
             # Both conditions: a suspension of this whole process is no stall.
             for reader in readers:
                 reader.abandoned = True
-                if reader.pid and not reader.ended:
-                    _blocked.add(reader.pid)
+                pid = reader.pid
+                if pid:
+                    _blocked.add(pid)
+                    if reader.pid != pid:
+                        # The work has returned meanwhile, perhaps before the pid was added.
+                        _blocked.discard(pid)
             break
         if not readers or (idle_waits and len(readers) < _MAX_READERS):
             reader = _Reader(remaining, work, done, notifier)

@@ -185,7 +185,10 @@ class Snapshot:
 
 
 class Tree:
-    """The processes of one driver, from the moment at which it is to be stopped."""
+    """The processes of one driver, from the moment at which it is to be stopped.
+
+    leader  the pid of the driver
+    """
 
     def __init__(
         self,
@@ -206,7 +209,7 @@ class Tree:
         its session is a member too, unless `spare_daemons`. `members` are known before.
         `on_members` is called with `(pid, start time)` of each new member.
         """
-        self._leader = leader
+        self.leader = leader
         self._token = token
         self._leader_start = leader_start
         self._members: set[Process] = set(members)
@@ -239,17 +242,17 @@ class Tree:
             self._known_before = set()
         pids = {process.pid for process in self._members if processes.get(process.pid) == process}
         if self._leader_start is None and not self._leader_reaped:
-            pids.add(self._leader)
+            pids.add(self.leader)
         if self._owns_leader_pid(processes):
-            pids |= {pid for pid, process in processes.items() if process.session == self._leader}
+            pids |= {pid for pid, process in processes.items() if process.session == self.leader}
         if self._known_before is not None:
             others = [process for pid, process in processes.items() if pid not in pids]
             read_tokens(process for process in others if process not in (self._known_before or ()))
             pids |= {process.pid for process in others if self._has_token(process)}
         pids = snapshot.with_descendants(pids)
         # While a member is in the group, the id of the group cannot be reused.
-        self._owns_group = any(pid in processes and processes[pid].group == self._leader for pid in pids)
-        excluded = {os.getpid()} if self._leader_start is not None else {os.getpid(), self._leader}
+        self._owns_group = any(pid in processes and processes[pid].group == self.leader for pid in pids)
+        excluded = {os.getpid()} if self._leader_start is not None else {os.getpid(), self.leader}
         new = {processes[pid] for pid in pids - excluded if pid in processes} - self._members
         self._members |= new
         if self._known_before is None:
@@ -260,7 +263,7 @@ class Tree:
         return bool(new)
 
     def _leader_alive(self, processes: dict[int, Process]) -> bool:
-        leader = processes.get(self._leader)
+        leader = processes.get(self.leader)
         return self._owns_leader_pid(processes) and leader is not None and not leader.is_zombie
 
     def _owns_leader_pid(self, processes: dict[int, Process]) -> bool:
@@ -270,7 +273,7 @@ class Tree:
         """
         if self._leader_reaped:
             return self._hidden
-        leader = processes.get(self._leader)
+        leader = processes.get(self.leader)
         return not self._leader_start or leader is None or leader.start_time == self._leader_start
 
     def _has_token(self, process: Process) -> bool:
@@ -284,26 +287,21 @@ class Tree:
     def stop_leader(self, leader: Process) -> bool:
         """Send SIGSTOP to the leader; return whether it can have got it."""
         if self._leader_start is None:
-            return signal_child(self._leader, SIGSTOP)
-        if not self._owns_leader_pid({self._leader: leader}):
+            return signal_child(self.leader, SIGSTOP)
+        if not self._owns_leader_pid({self.leader: leader}):
             return False
         send_signal([leader], SIGSTOP)
         return True
-
-    @property
-    def leader(self) -> int:
-        """The pid of the driver."""
-        return self._leader
 
     def terminate_leader(self) -> None:
         """Send SIGTERM and SIGCONT to the leader: a stopped process must continue to handle SIGTERM."""
         self._terminating = True
         if self._leader_start is not None:
-            leader = [member for member in self._members if member.pid == self._leader]
+            leader = [member for member in self._members if member.pid == self.leader]
             send_signal(leader, SIGTERM)
             send_signal(leader, SIGCONT)
-        elif signal_child(self._leader, SIGTERM):
-            signal_child(self._leader, SIGCONT)
+        elif signal_child(self.leader, SIGTERM):
+            signal_child(self.leader, SIGCONT)
         else:
             # The process of another user, which cannot pass SIGTERM on to those that are ours.
             self.terminate_rest()
@@ -320,9 +318,9 @@ class Tree:
         """Send SIGKILL to the process group, if its id cannot have been reused."""
         if self._leader_start is None and not self._leader_reaped:
             # Before exec the driver may not lead its group yet.
-            signal_group(self._leader, SIGKILL) or signal_child(self._leader, SIGKILL)
+            signal_group(self.leader, SIGKILL) or signal_child(self.leader, SIGKILL)
         elif self._owns_group or self._hidden:
-            signal_group(self._leader, SIGKILL)
+            signal_group(self.leader, SIGKILL)
 
     def has_hidden_members(self, snapshot: Snapshot) -> bool:
         """Return whether the process group has members that no snapshot shows (SPEC 10).
@@ -334,19 +332,19 @@ class Tree:
         # The first snapshot was taken before the leader was reaped, and shows it.
         just_reaped = self._leader_start is None and not self._leader_reaped
         self._leader_reaped = self._leader_start is None
-        exists, permitted = group_exists(self._leader)
-        group = [process for process in snapshot.processes.values() if process.group == self._leader]
-        visible = [process for process in group if not (just_reaped and process.pid == self._leader)]
+        exists, permitted = group_exists(self.leader)
+        group = [process for process in snapshot.processes.values() if process.group == self.leader]
+        visible = [process for process in group if not (just_reaped and process.pid == self.leader)]
         was_hidden, self._hidden = self._hidden, exists and not visible
         if self._hidden and not was_hidden:
-            signal_group(self._leader, SIGTERM)
-            signal_group(self._leader, SIGCONT)
+            signal_group(self.leader, SIGTERM)
+            signal_group(self.leader, SIGCONT)
         self._forbidden = self._hidden and not permitted
         obscured = self._owns_group and visible and all(process.is_zombie for process in visible)
         if obscured and not self._group_swept:
             # A hidden process that was killed may take a while to die.
             self._group_swept = self._still_forking = True
-            signal_group(self._leader, SIGKILL)
+            signal_group(self.leader, SIGKILL)
             return True
         return self._hidden
 
@@ -362,11 +360,11 @@ class Tree:
         Many processes resist for a moment while they die; a stuck one resists in every snapshot.
         """
         alive = self._living(snapshot)
-        leader = snapshot.processes.get(self._leader)
+        leader = snapshot.processes.get(self.leader)
         if leader is not None and not leader.is_zombie:
             alive.append(leader)
         elif self._leader_start is None and not self._leader_reaped and leader is None:
-            self._forbidden = not signal_child(self._leader, 0)
+            self._forbidden = not signal_child(self.leader, 0)
         unkillable = {process for process in alive if process.is_unkillable()}
         self._unkillable = unkillable if self._unkillable is None else self._unkillable & unkillable
 
@@ -379,8 +377,8 @@ class Tree:
         """Return whether the leader, the child of another process, is gone, and the other live members."""
         self.discover(snapshot)
         living = self._living(snapshot)
-        gone = all(process.pid != self._leader for process in living)
-        return gone, [process for process in living if process.pid != self._leader]
+        gone = all(process.pid != self.leader for process in living)
+        return gone, [process for process in living if process.pid != self.leader]
 
     def living(self, snapshot: Snapshot) -> list[Process]:
         """Return the live members, without the leader if it is our child."""
@@ -390,7 +388,7 @@ class Tree:
     def names(self, snapshot: Snapshot) -> list[str]:
         """Return names of the live members, for messages."""
         names = [process.name() for process in self.living(snapshot)]
-        return [*names, f"a hidden process of group {self._leader}"] if self._hidden else names
+        return [*names, f"a hidden process of group {self.leader}"] if self._hidden else names
 
     def _living(self, snapshot: Snapshot) -> list[Process]:
         processes = snapshot.processes

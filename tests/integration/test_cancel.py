@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.processes import alive, wait_until
-from tests.support.sources import adjust_script
+from tests.support.sources import SAY_OK, adjust_script, sitecustomize
 
 if TYPE_CHECKING:
     from tests.support.agent import Operation
@@ -189,3 +189,29 @@ def test_a_second_adjust_runs_once_the_first_has_ended(servo: ServoDirectory) ->
         running.finish(30)
     assert completed.returncode == 0
     assert [event.what for event in servo.log(phase="adjust")] == ["start", "end", "start", "end"]
+
+
+CANCEL_BEFORE_REAPING = """
+    import os, signal, time
+
+    reap = os.waitpid
+
+    def cancel_and_reap(pid, options):
+        if os.path.exists("adjusted"):
+            os.remove("adjusted")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            # The main thread puts the cancel into the event queue.
+            time.sleep(0.3)
+        return reap(pid, options)
+
+    os.waitpid = cancel_and_reap
+"""
+
+
+def test_a_cancel_between_two_drivers_starts_no_other(servo: ServoDirectory) -> None:
+    servo.add_script("01works", adjust_script(f": >adjusted\n{SAY_OK}\n"))
+    servo.add("02plain", "plain")
+    completed = servo.adjust("web.cpu", "02plain.cpu", env=sitecustomize(servo, CANCEL_BEFORE_REAPING))
+    assert completed.reply["status"] == "canceled"
+    assert completed.reply["drivers"]["01works"]["status"] == "ok"
+    assert "02plain: starting" not in [line["message"] for line in completed.progress]

@@ -13,7 +13,7 @@ import pytest
 
 from servo_agg.processes import snapshot
 from servo_agg.processes.snapshot import Process, start_time, take_snapshot
-from servo_agg.processes.start_token import START_TOKEN, processes_with_tokens
+from servo_agg.processes.start_token import START_TOKEN, new_token, processes_with_tokens
 from servo_agg.processes.tree import Snapshot, Tree, kill_trees, send_signal
 from tests.support.processes import alive, wait_until
 from tests.support.sources import adjust_script
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from tests.support.servo import ServoDirectory
 
 
+TOKEN = new_token()
+"""Of this process alone: several of them run these tests at a time."""
+
+
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        ["sleep", "600"], env={**os.environ, START_TOKEN: "0123456789abcdef"}, start_new_session=True
+        ["sleep", "600"], env={**os.environ, START_TOKEN: TOKEN}, start_new_session=True
     )
     # It has its own environment once it executes sleep.
     wait_until(
-        lambda: [one.pid for one in processes_with_tokens({"0123456789abcdef"})] == [process.pid],
+        lambda: [one.pid for one in processes_with_tokens({TOKEN})] == [process.pid],
         10,
         "the sleeper",
     )
@@ -52,7 +56,7 @@ def test_psutil_shows_the_same_without_proc(sleeper: subprocess.Popen[bytes]) ->
     found = snapshot._snapshot_by_psutil()[sleeper.pid]  # noqa: SLF001 - on Linux no other function calls it
     assert (found.parent, found.group, found.session) == (os.getpid(), sleeper.pid, sleeper.pid)
     assert not found.is_zombie
-    assert snapshot._variable_by_psutil(sleeper.pid, START_TOKEN) == "0123456789abcdef"  # noqa: SLF001 - as above
+    assert snapshot._variable_by_psutil(sleeper.pid, START_TOKEN) == TOKEN  # noqa: SLF001 - as above
 
 
 def test_a_killed_process_is_a_zombie_until_it_is_reaped(sleeper: subprocess.Popen[bytes]) -> None:
