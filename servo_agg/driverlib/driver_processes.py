@@ -106,15 +106,19 @@ class ProcessSet:
         return new
 
     def send(self, number: int) -> None:
-        """Send a signal to the group, and to each living member outside of it."""
+        """Send a signal to the group, and to each living member outside of it, parents first.
+
+        A shell that is still waiting for a child must get SIGTERM before the child's exit lets it go on.
+        """
         sent_to_group = self.group is not None and _send(os.killpg, self.group, number)
         for process in self.living():
             if not (sent_to_group and process.group == self.group):
                 _send(os.kill, process.pid, number)
 
     def living(self) -> "list[Process]":
-        """Return the members that are still alive."""
-        found = map(find_process, {pid for pid, _ in self.members})
+        """Return the members that are still alive, in the order of their start."""
+        by_start = sorted(self.members, key=lambda identity: (identity[1], identity[0]))
+        found = map(find_process, [pid for pid, _ in by_start])
         return [
             process for process in found if process and process.alive and process.identity in self.members
         ]

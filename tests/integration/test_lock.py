@@ -14,7 +14,7 @@ import pytest
 from servo_agg.lock import LOCK_FILE
 from tests.support.locks import held, held_as_by_adjust, is_free
 from tests.support.processes import wait_until
-from tests.support.servo import ServoDirectory
+from tests.support.servo import ServoDirectory, on_stderr
 from tests.support.sources import adjust_script, sitecustomize
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(serv
     with held(servo.path):
         completed = adjust(servo)
     assert completed.reply["status"] == "ok"
-    assert completed.stderr.decode() == (
+    assert completed.stderr.decode() == on_stderr(
         f"warning: {servo.path} is locked by a process that does not hold .servo-agg.lock there; waited 1 s"
         " for it and went on\n"
     )
