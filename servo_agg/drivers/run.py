@@ -27,7 +27,6 @@ from servo_agg.drivers.events import CANCEL, OUTPUT_LIMIT, Exited, Output, Outpu
 from servo_agg.drivers.process import carriage_return
 from servo_agg.drivers.timeouts import KILL_WAIT, SHORT_KILL_WAIT, TRANSITIONS, Deadlines, StopSequence
 from servo_agg.drivers.worker import MAX_PIPE_SIZE
-from servo_agg.errors import StartError
 from servo_agg.processes.tree import Tree, discover_members, kill_trees
 from servo_agg.protocol.messages import Decoder, Malformed, Reply
 from servo_agg.protocol.outcome import Outcome, RunFacts
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from servo_agg.drivers.events import EventLoop
     from servo_agg.drivers.process import DriverCall, DriverProcess
     from servo_agg.drivers.timeouts import Event, State, Step, Timeouts
+    from servo_agg.errors import StartError
     from servo_agg.processes.tree import Snapshot
     from servo_agg.protocol.messages import Message
     from servo_agg.protocol.outcome import Failure, Phase
@@ -159,15 +159,15 @@ class DriverRun:
         """Whether it is being stopped."""
         return self.state in ("stopping", "killing")
 
-    def start(self, spawn: Callable[[DriverCall, float], DriverProcess]) -> None:
-        """Start the driver by `spawn(call, grace)`; if that fails, the run has ended (SPEC 13)."""
-        try:
-            self._process = spawn(self.call, self.options.timeouts.grace)
-        except StartError as error:
-            self._fail("cannot-start", f"cannot be started: {error}")
-            self._transition("start-failed")
-        else:
-            self._transition("started")
+    def started(self, process: DriverProcess) -> None:
+        """Enter the state `running`."""
+        self._process = process
+        self._transition("started")
+
+    def start_failed(self, error: StartError) -> None:
+        """End the run: the driver could not be started (SPEC 13)."""
+        self._fail("cannot-start", f"cannot be started: {error}")
+        self._transition("start-failed")
 
     def handle_event(self, event: DriverEvent, now: float, debug: Callable[..., None]) -> list[Message]:
         """Apply an event; return the messages that are complete by it. `debug`: see Supervisor."""

@@ -13,6 +13,7 @@ from servo_agg.drivers.process import DriverCall, spawn_driver
 from servo_agg.drivers.run import DriverRun, PhaseOptions, not_started, stop_runs
 from servo_agg.drivers.timeouts import CANCEL_INFO_TIMEOUT, FAIL_FAST_GRACE, timeouts_for
 from servo_agg.drivers.watchdog import CAPACITY
+from servo_agg.errors import StartError
 from servo_agg.processes.tree import Snapshot, kill_trees
 
 TYPE_CHECKING = False
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from servo_agg.drivers.events import EventLoop, EventQueue
-    from servo_agg.drivers.process import DriverProcess
     from servo_agg.drivers.watchdog import SpawnTable
     from servo_agg.drivers.worker import ShowStderr
     from servo_agg.protocol.outcome import Outcome, Phase
@@ -133,20 +133,27 @@ class Supervisor:
         self._failed |= not (outcome.ok or outcome.stopped_for_other)
 
     def _start(self, run: DriverRun) -> bool:
-        run.start(self._spawn)
-        if run.state == "ended":
+        try:
+            process = spawn_driver(
+                run.call,
+                self.environment,
+                run.options.timeouts.grace,
+                self._queue,
+                self._spawn_table,
+                self._show_stderr,
+            )
+        except StartError as error:
+            run.start_failed(error)
             outcome = run.outcome(self.shorten_stderr)
             self._debug(f"{run.call.name}: {outcome.facts.failure_text}")
             self._report_phase(run, outcome)
             if run.info_for is None:
                 self._record(outcome)
             return False
-        self._debug(f"{run.call.name}: started as process {run.process.pid}: {' '.join(run.call.arguments)}")
-        self._runs[run.process.pid] = run
+        run.started(process)
+        self._runs[process.pid] = run
+        self._debug(f"{run.call.name}: started as process {process.pid}: {' '.join(run.call.arguments)}")
         return True
-
-    def _spawn(self, call: DriverCall, grace: float) -> DriverProcess:
-        return spawn_driver(call, self.environment, grace, self._queue, self._spawn_table, self._show_stderr)
 
     def _apply_shutdown(self, *, adjusting: bool) -> None:
         """Stop or cancel drivers as a signal, the end of the agent or a cancel demands (SPEC 10)."""
