@@ -8,7 +8,7 @@ Rules (SPEC 7, 8, 10):
 
 from __future__ import annotations
 
-from servo_agg.commands.query import Result, query_drivers, stopped_result, unkillable_outcomes
+from servo_agg.commands.query import Result, query_drivers, stopped_query_result, stopped_result
 from servo_agg.drivers.process import DriverCall
 from servo_agg.errors import (
     BadEnvironment,
@@ -116,7 +116,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     cause = context.loop.wait_for_work(importing, _PSUTIL_WAIT)
     not_started = {name: {"status": "not-started"} for name in config.drivers}
     if cause:
-        return stopped_result(cause, unkillable_outcomes(queried.outcomes), {"drivers": not_started})
+        return stopped_query_result(context, cause, queried.outcomes)
     require_psutil()
     if not context.watchdog_alive():
         raise BadEnvironment(

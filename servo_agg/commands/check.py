@@ -16,8 +16,7 @@ from servo_agg.commands.query import (
     Result,
     check_description,
     check_info,
-    stopped_result,
-    unkillable_outcomes,
+    stopped_query_result,
     version_of,
 )
 from servo_agg.config import STDERR_WORDS, VERBOSE_STDERR, quoted_value
@@ -61,7 +60,7 @@ def check(
     infos = driver_check.ask("info", check_info)
     queries = {} if application is None else driver_check.ask("query", check_description)
     if context.loop.cause:
-        return stopped_result(context.loop.cause, unkillable_outcomes([*infos.values(), *queries.values()]))
+        return stopped_query_result(context, context.loop.cause, [*{**infos, **queries}.values()])
     problems += driver_check.problems
     problems += _conflict_problems([outcome for outcome in queries.values() if outcome.ok])
     problems += _environment_problems(config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from servo_agg.commands.adjust import read_request, refuse_without_drivers, requests_of
-from servo_agg.commands.query import Result, query_drivers, stopped_result, unkillable_outcomes
+from servo_agg.commands.query import Result, query_drivers, stopped_query_result
 from servo_agg.output.tables import display_width, escape_unprintable, table, truncate_middle
 from servo_agg.protocol.messages import json_type, parse_value, to_json
 from servo_agg.protocol.outcome import failure_result
@@ -48,7 +48,7 @@ def plan(
         refuse_without_drivers(context, request, assignments)
     queried = query_drivers(context, application, context.loop.now())
     if queried.cause:
-        return stopped_result(queried.cause, unkillable_outcomes(queried.outcomes))
+        return stopped_query_result(context, queried.cause, queried.outcomes)
     if queried.failures:
         return Result(failure_result(queried.failures), 1)
     requests = requests_of(context, queried, request, assignments)

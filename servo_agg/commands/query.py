@@ -12,12 +12,12 @@ from servo_agg.drivers.run import PhaseOptions
 from servo_agg.drivers.timeouts import timeouts_for
 from servo_agg.errors import SchemaError
 from servo_agg.protocol.messages import to_text, truncate, truncate_word
-from servo_agg.protocol.outcome import failure_lines, failure_result
+from servo_agg.protocol.outcome import driver_table, failure_lines, failure_result
 from servo_agg.protocol.settings import merge_descriptions, normalize_description
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from servo_agg.config import Config
@@ -143,33 +143,61 @@ def stopped_result(
 ) -> Result:
     """Return the result of a run that was ended by a signal, a cancel or the end of the agent (SPEC 5, 10).
 
-    `cause` is what `EventLoop.cause` says. `outcomes` are of the drivers that were adjusted, in another phase
-    of those that could not be killed. `more` is added to the final object. `unkillable`: something else
-    survived.
+    `cause` is what `EventLoop.cause` says. `outcomes` are of the drivers that were run in the phase that was
+    ended; the message names those that had not answered. `more` is added to the final object. `unkillable`:
+    something else survived.
     """
     status = "terminated"
     if cause == CANCEL:
-        status, summary = "canceled", "canceled by SIGUSR1; no further driver was started"
+        status, summary, consequence = "canceled", "canceled by SIGUSR1", "no further driver was started"
     elif cause == AGENT_GONE:
-        summary = "the agent has closed our output; no further driver was started"
-    elif unkillable or any(outcome.reason == "unkillable" for outcome in outcomes):
-        summary = f"ended by {cause}"
+        summary, consequence = "the agent has closed our output", "no further driver was started"
     else:
-        summary = f"ended by {cause}; all drivers were stopped"
-    failures = [outcome for outcome in outcomes if not outcome.ok]
-    message = truncate("\n".join([summary, *([failure_lines(failures)] if failures else [])]))
+        summary = f"terminated by {cause}"
+        survived = unkillable or any(outcome.reason == "unkillable" for outcome in outcomes)
+        stopped = "all drivers were stopped" if outcomes else "no driver was running"
+        consequence = "" if survived else stopped
+    pending = [_pending_text(outcome) for outcome in outcomes if outcome.stopped_for_other]
+    # A driver that was stopped in a query has nothing to say; of an adjust it says what it has done.
+    failures = [
+        outcome
+        for outcome in outcomes
+        if not outcome.ok and not (outcome.stopped_for_other and outcome.facts.option)
+    ]
+    first_line = "; ".join(filter(None, [summary, *pending, consequence]))
+    message = truncate("\n".join([first_line, *([failure_lines(failures)] if failures else [])]))
     final = {**(more or {}), "status": status, "reason": cause, "message": message}
     return Result(final, exit_status(cause))
+
+
+def _pending_text(outcome: Outcome) -> str:
+    facts = outcome.facts
+    what = f"answered {facts.option} for" if facts.option else "finished its adjust after"
+    return f"{outcome.name} had not {what} {facts.seconds_before_stop:.1f} s"
+
+
+def stopped_query_result(context: Context, cause: str, outcomes: Sequence[Outcome]) -> Result:
+    """Return the result of a run that was ended while drivers were asked (SPEC 5, 10).
+
+    `outcomes` are of the drivers that were asked. In `drivers` of the final object a driver that had answered
+    has the status `answered`, and one that was not asked `not-started`.
+    """
+    answered = {outcome.name: outcome.facts.seconds for outcome in outcomes if outcome.ok}
+    others: Object = {
+        name: (
+            {"status": "answered", "seconds": round(answered[name], 3)}
+            if name in answered
+            else {"status": "not-started"}
+        )
+        for name in context.config.drivers
+    }
+    table = driver_table([outcome for outcome in outcomes if not outcome.ok], others)
+    return stopped_result(cause, outcomes, {"drivers": table})
 
 
 def exit_status(cause: str | None) -> int:
     """Return the exit status of a run that was ended by `cause`, None if stdout failed (SPEC 5)."""
     return 1 if cause in (None, CANCEL, AGENT_GONE) else 128 + signal_number(cause)
-
-
-def unkillable_outcomes(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Return the outcomes of drivers that could not be killed."""
-    return [outcome for outcome in outcomes if outcome.reason == "unkillable"]
 
 
 class QueryResult:
@@ -211,7 +239,7 @@ def query(context: Context, application: str) -> Result:
     """Return all descriptions as one (SPEC 6). Raises Conflict."""
     queried = query_drivers(context, application, context.started)
     if queried.cause:
-        return stopped_result(queried.cause, unkillable_outcomes(queried.outcomes))
+        return stopped_query_result(context, queried.cause, queried.outcomes)
     if queried.failures:
         return Result(failure_result(queried.failures), 1)
     return Result(queried.merged()[0], 0)
@@ -221,7 +249,7 @@ def info(context: Context, application: str | None) -> Result:
     """Return what the drivers are; the exit status is 0 even if some of them fail (SPEC 5)."""
     outcomes = _run_info(context, application)
     if context.loop.cause:
-        return stopped_result(context.loop.cause, unkillable_outcomes(outcomes))
+        return stopped_query_result(context, context.loop.cause, outcomes)
     drivers: Object = {}
     for outcome in outcomes:
         entry: Object = {
@@ -240,7 +268,7 @@ def version(context: Context, application: str | None) -> Result:
     """Return a line of text with all versions; the exit status is 1 if a driver fails (SPEC 5)."""
     outcomes = _run_info(context, application)
     if context.loop.cause:
-        return stopped_result(context.loop.cause, unkillable_outcomes(outcomes))
+        return stopped_query_result(context, context.loop.cause, outcomes)
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         context.warn(failure_lines(failures))

@@ -359,6 +359,7 @@ class DriverRun:
         self._transition("stop")
         self.needs_service = True
         self.facts.stop_cause = cause
+        self.facts.seconds_before_stop = time.monotonic() - self.began_at
         self.process.record_stop()
         self._tree = Tree(
             self.process.pid,

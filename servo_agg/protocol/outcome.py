@@ -34,6 +34,7 @@ class RunFacts:
     stop_cause    why we stopped it through no fault of its own: the name of the signal that ends us,
                   `agent-gone`, or `failure` for that of another driver; else None
     seconds       from its start to its end
+    seconds_before_stop  from its start to the begin of our stop, 0 if it was not stopped
     signals_sent  names of the signals that we sent it, each once, without the SIGCONT that follows a SIGTERM
     stderr        the part of its stderr that belongs in the message
     option        the option that it was called with (`--query`, `--info`); "" in an adjust
@@ -48,6 +49,7 @@ class RunFacts:
         "killed_by",
         "option",
         "seconds",
+        "seconds_before_stop",
         "signals_sent",
         "stderr",
         "stop_cause",
@@ -60,6 +62,7 @@ class RunFacts:
         self.failure_text = ""
         self.stop_cause: str | None = None
         self.seconds = 0.0
+        self.seconds_before_stop = 0.0
         self.signals_sent: list[str] = []
         self.stderr = ""
         self.option = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -320,3 +321,33 @@ def is_running(pid: int, command: list[str]) -> bool:
     except OSError:
         return False
     return [os.path.basename(words[0]), *words[1:-1]] == command and alive(pid)
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "phase"),
+    [
+        (["--query", "app"], signal.SIGTERM, "query"),
+        (["--info"], signal.SIGINT, "info"),
+        (["app"], signal.SIGUSR1, "query"),
+    ],
+)
+def test_the_final_object_names_the_drivers_that_had_not_answered(
+    servo: ServoDirectory, words: list[str], number: signal.Signals, phase: str
+) -> None:
+    servo.configure("agg: {parallel: 1}")
+    servo.add("01plain", "plain")
+    servo.add("02silent", "silent", when=phase)
+    servo.add("03plain", "plain")
+    with servo.start(*words, input=servo.request("01plain.cpu")) as program:
+        servo.pids("02silent", "leader")
+        program.send_signal(number)
+        final = program.finish().reply
+    assert re.match(
+        rf"(terminated|canceled) by {number.name}; 02silent had not answered --{phase} for \d+\.\d s; ",
+        final["message"],
+    )
+    assert {name: entry["status"] for name, entry in final["drivers"].items()} == {
+        "01plain": "answered",
+        "02silent": "failed",
+        "03plain": "not-started",
+    }

@@ -170,7 +170,7 @@ def normalized(text: str, servo: ServoDirectory) -> str:
         text = text.replace(shown(servo.path), "<servo>").replace(shown(REPOSITORY), "<repository>")
     text = re.sub(r"(started as process) \d+", r"\1 <pid>", text)
     text = re.sub(r'("seconds":)[\d.e-]+', r"\1<seconds>", text)
-    return re.sub(r"(silent for) [\d.]+ s", r"\1 <seconds> s", text)
+    return re.sub(r"(silent for|finished its adjust after) [\d.]+ s", r"\1 <seconds> s", text)
 
 
 def lines_of(completed: Completed) -> list[str]:

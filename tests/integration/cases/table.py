@@ -318,7 +318,7 @@ CASES = (
         on_adjust("on_failure: stop", says('{"status":"failed","message":"one"}'), "unknown", "one",
             others={"next": driver(query=says('{"components":{"a":{"settings":{"x":{}}}}}'))},
             stdin='{"application":{"components":{"web":{"settings":{"cpu":1}},"a":{"settings":{"x":1}}}}}', config="agg: {on_failure: stop}"),
-        failure("a driver that sends us SIGTERM", "SIGTERM", "ended by SIGTERM; all drivers were stopped\ndriver: failed: was stopped, gave no reply",
+        failure("a driver that sends us SIGTERM", "SIGTERM", "terminated by SIGTERM; driver had not finished its adjust after <seconds> s; all drivers were stopped\ndriver: failed: was stopped, gave no reply",
             driver=driver(adjust="kill -s TERM $PPID; sleep 600"), code=143, status="terminated"),
         failure("a driver that cancels us, and cannot be cancelled", "SIGUSR1", "canceled by SIGUSR1; no further driver was started",
             driver=driver(adjust="kill -s USR1 $PPID; until [ -e ran.info ]; do sleep 0.02; done; " + says(OK)), status="canceled"),
