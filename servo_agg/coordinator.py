@@ -90,10 +90,13 @@ class Coordinator:
         self._stdout = Writer(1, self._wake)
         self._stderr = Writer(2, self._wake)
         self._run_log: RunLog | None = None
+        on_terminal = os.isatty(2)
         self._console = Console(
             self._stderr,
+            started=STARTED,
             verbose=arguments.verbose,
-            bar=arguments.operation == "adjust" and os.isatty(2) and not os.isatty(1),
+            # Where the progress lines of an adjust are on the terminal too, they show what happens.
+            has_status_line=on_terminal and not (arguments.operation == "adjust" and os.isatty(1)),
         )
         self._loop = EventLoop(self.queue, self._stdout)
         self._supervisor = Supervisor(
@@ -101,8 +104,14 @@ class Coordinator:
             self._loop,
             spawn_table,
             debug=self._console.debug,
-            show_stderr=self._console.show_stderr if arguments.verbose or os.isatty(2) else None,
+            show_stderr=self._console.show_stderr if arguments.verbose or on_terminal else None,
         )
+        if on_terminal:
+            # Imported now: no module may be imported while a driver is being adjusted (SPEC 5).
+            import servo_agg.output.status_line
+            import servo_agg.output.tables  # noqa: F401
+
+            self._loop.on_wait = self._show_activity
 
     def _wake(self) -> None:
         self.queue.put(Wakeup())
@@ -112,6 +121,18 @@ class Coordinator:
         self._console.warn(
             "warning: the watchdog process has ended: if servo-agg is killed now, the drivers go on"
         )
+
+    def _show_activity(self) -> None:
+        """Show on a terminal which drivers are waited for or being stopped (SPEC 14)."""
+        from servo_agg.output.status_line import Activity, stopping_text, waiting_text
+
+        now, moment = self._loop.now(), time.monotonic()
+        activities = [
+            Activity(run.call.name, run.facts.option, moment - run.began_at, run.seconds_until_kill(now))
+            for run in self._supervisor.running
+        ]
+        stopping = stopping_text(activities) if self._loop.shutdown.signal is not None else ""
+        self._console.show_activity(stopping or waiting_text(activities), urgent=bool(stopping))
 
     def start(self) -> None:
         """Start the threads. Raises OSError or MemoryError if one cannot be started."""
@@ -128,7 +149,10 @@ class Coordinator:
             return
         if not self.crashed:
             self._watchdog.release()
-        self._console.end_bar()
+        self._console.end_status_line()
+        if os.isatty(1):
+            # It must be gone from a terminal that shows both before the answer is written.
+            self._stderr.drain(0.25)
         self._write_result(result.final)
         self.status = result.status
         if not self._loop.flush():

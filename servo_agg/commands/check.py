@@ -58,7 +58,8 @@ def check(
     problems = [Problem((), "", str(error), _REMEDY) for error in errors]
     driver_check = DriverCheck(context, application)
     infos = driver_check.ask("info", check_info)
-    queries = {} if application is None else driver_check.ask("query", check_description)
+    asks_settings = application is not None and not context.loop.cause
+    queries = driver_check.ask("query", check_description) if asks_settings else {}
     if context.loop.cause:
         return stopped_query_result(context, context.loop.cause, [*{**infos, **queries}.values()])
     problems += driver_check.problems

@@ -272,10 +272,14 @@ class BackgroundWork:
 
 
 class EventLoop:
-    """Waits for events. Only the coordinator may call it."""
+    """Waits for events. Only the coordinator may call it.
+
+    on_wait  called after each wait, so at least every MAX_WAIT seconds; None: nobody needs it
+    """
 
     def __init__(self, queue: EventQueue, stdout: OutputState) -> None:
         self.shutdown = ShutdownState()
+        self.on_wait: Callable[[], object] | None = None
         self._clock = Clock()
         self._queue = queue
         self._stdout = stdout
@@ -373,6 +377,8 @@ class EventLoop:
         event = self._queue.get(seconds, output=output)
         self._clock.account_for_wait(seconds, time.monotonic() - began_at)
         self._apply(event)
+        if self.on_wait is not None:
+            self.on_wait()
         return event
 
     def _apply(self, event: object) -> None:

@@ -261,6 +261,10 @@ class DriverRun:
             self.needs_service = True
             self._deadlines.cancel_until = now + self.options.timeouts.cancel_grace
 
+    def seconds_until_kill(self, now: float) -> float | None:
+        """Return how long the grace period still lasts, None if the driver is not being stopped."""
+        return None if self._stop_sequence is None else max(0.0, self._stop_sequence.kill_at - now)
+
     def cancel_expired(self, now: float) -> bool:
         """Return whether it was cancelled and has used up its time."""
         return self._deadlines.cancel_expired(now)

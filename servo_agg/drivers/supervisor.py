@@ -85,6 +85,11 @@ class Supervisor:
         self._outcomes: dict[str, Outcome] = {}
         self._failed = False
 
+    @property
+    def running(self) -> list[DriverRun]:
+        """The drivers that run, in the order of their start."""
+        return list(self._runs.values())
+
     def run(self, calls: Iterable[DriverCall], options: PhaseOptions) -> list[Outcome]:
         """Run drivers; return an outcome for each that was due to start, in the order of `calls`."""
         calls = list(calls)

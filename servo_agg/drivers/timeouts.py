@@ -189,12 +189,15 @@ class Deadlines:
 
 
 class StopSequence:
-    """The steps from the first SIGTERM until nothing is left, or the rest is given up (SPEC 10)."""
+    """The steps from the first SIGTERM until nothing is left, or the rest is given up (SPEC 10).
 
-    __slots__ = ("_empty_since", "_give_up_at", "_kill_at", "_kill_wait", "_rest_terminated")
+    kill_at  the moment at which the grace period ends
+    """
+
+    __slots__ = ("_empty_since", "_give_up_at", "_kill_wait", "_rest_terminated", "kill_at")
 
     def __init__(self, now: float, grace: float, kill_wait: float = KILL_WAIT) -> None:
-        self._kill_at = now + grace
+        self.kill_at = now + grace
         self._kill_wait = kill_wait
         self._give_up_at: float | None = None
         self._rest_terminated = False
@@ -202,7 +205,7 @@ class StopSequence:
 
     def skip_grace(self, now: float) -> None:
         """Let the grace period end now, unless it has ended before."""
-        self._kill_at = min(self._kill_at, now)
+        self.kill_at = min(self.kill_at, now)
 
     def extend_wait(self) -> bool:
         """Wait KILL_WAIT in all for what survived SIGKILL; return whether that is longer than before."""
@@ -227,7 +230,7 @@ class StopSequence:
             return "wait"
         else:
             return "finished" if now >= self._empty_since + quiet_period else "wait"
-        if now < self._kill_at:
+        if now < self.kill_at:
             if leader_exited and not self._rest_terminated:
                 self._rest_terminated = True
                 return "terminate-rest"
@@ -238,4 +241,4 @@ class StopSequence:
 
     def next_check(self, now: float, *, leader_exited: bool) -> float:
         """Return the moment at which `advance` must be called again if nothing happens before."""
-        return now + POLL_INTERVAL if leader_exited or now >= self._kill_at else self._kill_at
+        return now + POLL_INTERVAL if leader_exited or now >= self.kill_at else self.kill_at

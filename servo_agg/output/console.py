@@ -1,11 +1,12 @@
-"""Text on stderr: warnings, details for `-v`, the drivers' stderr, the progress bar.
+"""Text on stderr: warnings, details for `-v`, the drivers' stderr, the status line.
 
 Rules (SPEC 4, 5, 13, 14):
 - stderr is ASCII, since the agent decodes it strictly, and contains no control sequences for a terminal.
 - On a terminal or with `-v`, a driver's stderr is shown as it comes, each line behind the driver's name.
   While the writer is full neither that nor the details of `-v` are shown: a driver never waits for a reader
   of our stderr.
-- The progress bar is always the last line: other lines are inserted above it.
+- The status line shows the progress of an adjust in a bar, and the driver that is waited for. It is always
+  the last line: other lines are inserted above it.
 """
 
 from __future__ import annotations
@@ -34,33 +35,43 @@ _LINE_LIMIT = 4096
 """Bytes of an incomplete line of a driver's stderr that are held back."""
 
 _REDRAW_INTERVAL = 0.1
-"""Seconds between two drawings of a bar whose percentage has not changed."""
+"""Seconds between two drawings of a status line whose percentage has not changed."""
 
 
 class Console:
-    """Writes lines and the progress bar to stderr. Its methods may be called from any thread."""
+    """Writes lines and the status line to stderr. Its methods may be called from any thread."""
 
-    def __init__(self, writer: Writer, *, verbose: bool, bar: bool) -> None:
-        """`verbose`: show the details of `debug`; `bar`: show the progress bar."""
+    def __init__(self, writer: Writer, *, started: float, verbose: bool, has_status_line: bool) -> None:
+        """Create a console.
+
+        `started`: when this program started, in monotonic seconds; `verbose`: show the details of `debug`;
+        `has_status_line`: show the status line.
+        """
         self._writer = writer
+        self._started = started
         self._verbose = verbose
-        self._shows_bar = bar
+        self._has_status_line = has_status_line
         # The incomplete last line of each driver's stderr.
         self._incomplete: dict[str, bytes] = {}
-        self._bar: tuple[int, str] | None = None
-        self._bar_width = 0
+        self._percent: int | None = None
+        self._message = ""
+        self._activity = ""
+        self._urgent = False
+        # The content of the status line, and its columns, when it was last drawn.
+        self._drawn = ""
+        self._drawn_width = 0
         self._drawn_at = 0.0
         self._lock = threads.Lock()
 
     def warn(self, text: str) -> None:
         """Show a line."""
         with self._lock:
-            self._writer.write(self._erase_bar() + encode_printable(text) + b"\n" + self._draw_bar())
+            self._writer.write(self._erase() + encode_printable(text) + b"\n" + self._draw())
 
     def debug(self, text: str, body: JsonObject | None = None) -> None:
-        """With `-v`, show a line: `text`, then `body` as JSON."""
+        """With `-v`, show a line: the seconds since our start, `text`, then `body` as JSON."""
         if self._verbose and not self._writer.full:
-            self.warn(text + to_text(body))
+            self.warn(f"[{time.monotonic() - self._started:.3f}] {text}{to_text(body)}")
 
     def show_stderr(self, name: str, block: bytes | None) -> None:
         """Show what a driver wrote to its stderr; None is its end. Called from the driver's worker."""
@@ -75,40 +86,70 @@ class Console:
                 self.warn(f"{name}: {text}")
 
     def progress(self, percent: int, text: str) -> None:
-        """Show the progress of an adjust in the bar, if there is to be one."""
-        if not self._shows_bar:
-            return
-        now = time.monotonic()
-        with self._lock:
-            changed = self._bar is None or self._bar[0] != percent
-            if changed or now >= self._drawn_at + _REDRAW_INTERVAL:
-                self._bar, self._drawn_at = (percent, text), now
-                self._writer.write(self._erase_bar() + self._draw_bar())
+        """Show the progress of an adjust in the status line."""
+        if self._has_status_line:
+            with self._lock:
+                changed = self._percent != percent
+                self._percent, self._message = percent, text
+                self._redraw(at_once=changed)
 
-    def end_bar(self) -> None:
-        """Leave the bar as it is; later lines are shown below it."""
-        with self._lock:
-            if self._bar is not None:
-                self._bar = None
-                self._bar_width = 0
-                self._writer.write(b"\n")
+    def show_activity(self, text: str, *, urgent: bool) -> None:
+        """Show in the status line what is waited for; if it is `urgent`, in place of the bar.
 
-    def _erase_bar(self) -> bytes:
+        Without a status line, show the first text that is urgent as a line.
+
+        Call this every `_REDRAW_INTERVAL` seconds, even with the same text: the line follows the width of the
+        terminal, and is drawn again each second, since a shell may have written to the line.
+        """
+        announced = self._urgent
+        with self._lock:
+            self._activity, self._urgent = text, urgent
+            if self._has_status_line:
+                self._redraw(at_once=urgent and not announced)
+        if urgent and not (announced or self._has_status_line):
+            self.warn(text)
+
+    def end_status_line(self) -> None:
+        """Leave the bar as it is, with the last message; remove a status line without one."""
+        with self._lock:
+            self._activity, self._urgent = "", False
+            end = b"\n" if self._percent is not None else b""
+            if self._drawn:
+                self._writer.write(self._erase() + self._draw() + end)
+            self._has_status_line = False
+            self._percent, self._message, self._drawn = None, "", ""
+
+    def _redraw(self, *, at_once: bool) -> None:
+        elapsed = time.monotonic() - self._drawn_at
+        if at_once or elapsed >= _REDRAW_INTERVAL:
+            line = self._status_line()
+            if line != self._drawn or (line and elapsed >= 1):
+                self._drawn_at = time.monotonic()
+                self._writer.write(self._erase() + self._draw())
+
+    def _erase(self) -> bytes:
         # Blanks, not a control sequence: every terminal knows them. Not more than its present width.
-        blanks = b" " * min(self._bar_width, _bar_limit())
-        return b"\r" + blanks + b"\r" if self._bar_width else b""
+        blanks = b" " * min(self._drawn_width, _line_limit())
+        return b"\r" + blanks + b"\r" if self._drawn_width else b""
 
-    def _draw_bar(self) -> bytes:
-        if self._bar is None:
-            return b""
-        from servo_agg.output.tables import progress_bar  # noqa: PLC0415 - needed only at a terminal
+    def _draw(self) -> bytes:
+        self._drawn = self._status_line()
+        self._drawn_width = len(self._drawn)
+        return self._drawn.encode("ascii")
 
-        bar = progress_bar(*self._bar, _bar_limit()).encode("ascii")
-        self._bar_width = len(bar)
-        return bar
+    def _status_line(self) -> str:
+        """Return the present status line, "" if there is nothing to show."""
+        if not self._has_status_line or (self._percent is None and not self._activity):
+            return ""
+        from servo_agg.output.tables import escape_non_ascii, progress_bar, truncate_middle  # noqa: PLC0415 - needed only on a terminal
+
+        width = _line_limit()
+        if self._percent is None or self._urgent:
+            return truncate_middle(escape_non_ascii(self._activity), width)
+        return progress_bar(self._percent, self._message, self._activity, width)
 
 
-def _bar_limit() -> int:
+def _line_limit() -> int:
     # One column is left free: a terminal whose last column is filled may begin a new line.
     return (terminal_width(2) or 80) - 1
 

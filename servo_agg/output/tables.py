@@ -166,9 +166,14 @@ def _seconds_without_driver(ordered: Sequence[PhaseRecord], total: float) -> flo
     return max(0.0, total - busy)
 
 
-def progress_bar(percent: int, text: str, width: int) -> str:
-    """Return a line of at most `width` places that shows the progress of an adjust."""
+def progress_bar(percent: int, message: str, activity: str, width: int) -> str:
+    """Return a line of at most `width` places that shows the progress of an adjust.
+
+    `message`: the last message; `activity`: what is waited for, "" if there is nothing to say.
+    """
     bar_width = max(4, min(30, width // 3))
     done = bar_width * percent // 100
     bar = f"[{'#' * done}{'.' * (bar_width - done)}] {percent:3d} %  "
-    return (bar + truncate_middle(escape_non_ascii(text), max(2, width - len(bar))))[:width]
+    end = escape_non_ascii(f", {activity}" if activity else "")
+    left = max(2, width - len(bar) - len(end))
+    return (bar + truncate_middle(escape_non_ascii(message), left) + end)[:width]

@@ -529,6 +529,7 @@ def test_a_missing_psutil_is_a_problem_beside_the_others(servo: ServoDirectory) 
 
 @pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
 def test_sigterm_ends_a_check_and_its_drivers(servo: ServoDirectory, json: tuple[str, ...]) -> None:
+    servo.configure("agg: {parallel: 1}")
     servo.add("01a", "stubborn", when="query")
     servo.add("02b", "plain")
     with servo.start("--check", "app", *json) as program:

@@ -337,6 +337,83 @@ def test_sigint_ends_a_run_that_waits_for_stdin(servo: ServoDirectory, terminals
     assert servo.log() == []
 
 
+# The status line.
+
+
+def watch_line(terminal: Terminal, pattern: str) -> None:
+    terminal.watch(lambda: re.fullmatch(pattern, terminal.lines[-1]), pattern)
+
+
+@pytest.mark.parametrize(("option", "on"), [("--query", "12"), ("--info", "2"), ("--check", "12")])
+def test_a_driver_that_has_not_answered_after_two_seconds_is_named(
+    servo: ServoDirectory, terminals: Terminals, option: str, on: str
+) -> None:
+    servo.add("01plain", "plain")
+    phase = "query" if option == "--query" else "info"
+    servo.add("02silent", "silent", when=phase)
+    terminal = terminals(80)
+    run = Session(servo, terminal, on, option, "app")
+    for seconds in (2, 3):
+        watch_line(terminal, rf"waiting for 02silent \(--{phase}\), {seconds} s")
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 128 + signal.SIGINT
+    assert not any("waiting" in line for line in terminal.lines)
+
+
+def test_the_bar_shows_how_long_a_driver_has_run_and_how_long_its_grace_period_lasts(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    servo.add("01a", "stubborn", component="web")
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4")
+    for seconds in (2, 3):
+        watch_line(terminal, rf"\[.*\] .*: going on, {seconds} s")
+    run.process.send_signal(signal.SIGINT)
+    for seconds in (29, 28):
+        watch_line(terminal, f"stopping 01a: SIGKILL in {seconds} s; press Ctrl-C again to kill at once")
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 128 + signal.SIGINT
+    assert terminal.lines[-1] == "[##########################] 100 %  01a: failed (signal)"
+
+
+def test_a_stop_is_announced_once_among_the_progress_lines(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    servo.add("01a", "stubborn", component="web")
+    servo.configure("agg: {grace: 2.5}")
+    terminal = terminals(200)
+    run = Session(servo, terminal, "12", "app", "--set", "web.cpu=4")
+    servo.pids("01a", "leader")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.finish() == 128 + signal.SIGTERM
+    announcement = "stopping 01a: SIGKILL in 2 s; press Ctrl-C again to kill at once"
+    assert [line for line in terminal.lines if "stopping" in line] == [announcement]
+
+
+def test_the_last_of_several_messages_in_an_instant_is_shown(
+    servo: ServoDirectory, terminals: Terminals
+) -> None:
+    servo.add_script(
+        "01talks",
+        adjust_script(
+            """\
+            cat >/dev/null
+            for number in 1 2 3; do
+                echo "{\\"progress\\":20,\\"message\\":\\"step $number\\"}"
+                sleep 0.01
+            done
+            until [ -e seen ]; do sleep 0.02; done
+            echo '{"status":"ok"}'
+            """
+        ),
+    )
+    terminal = terminals(80)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4")
+    watch_line(terminal, ".*01talks: step 3")
+    (servo.path / "seen").touch()
+    assert run.finish() == 0
+
+
 # Tables.
 
 

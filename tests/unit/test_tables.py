@@ -221,21 +221,23 @@ def test_without_a_driver_there_are_no_bars() -> None:
 
 
 @pytest.mark.parametrize(
-    ("percent", "width", "line"),
+    ("percent", "activity", "width", "line"),
     [
-        (0, 40, "[.............]   0 %  01a: starting"),
-        (50, 40, "[######.......]  50 %  01a: starting"),
-        (100, 40, "[#############] 100 %  01a: starting"),
-        (50, 20, "[###...]  50 %  0..g"),
+        (0, "", 40, "[.............]   0 %  01a: starting"),
+        (50, "", 40, "[######.......]  50 %  01a: starting"),
+        (100, "", 40, "[#############] 100 %  01a: starting"),
+        (50, "", 20, "[###...]  50 %  0..g"),
+        (50, "12 s", 50, "[########........]  50 %  01a: starting, 12 s"),
+        (50, "12 s", 40, "[######.......]  50 %  01a: ..ting, 12 s"),
     ],
 )
-def test_a_progress_bar_shows_the_percentage(percent: int, width: int, line: str) -> None:
-    assert progress_bar(percent, "01a: starting", width) == line
+def test_a_progress_bar_shows_the_percentage(percent: int, activity: str, width: int, line: str) -> None:
+    assert progress_bar(percent, "01a: starting", activity, width) == line
 
 
-@given(st.integers(0, 100), TEXTS, st.integers(1, 250))
-def test_a_bar_is_one_line_of_ascii_that_fits(percent: int, text: str, width: int) -> None:
-    line = progress_bar(percent, text, width)
+@given(st.integers(0, 100), TEXTS, TEXTS, st.integers(1, 250))
+def test_a_bar_is_one_line_of_ascii_that_fits(percent: int, text: str, activity: str, width: int) -> None:
+    line = progress_bar(percent, text, activity, width)
     assert len(line) <= width
     assert line.isascii()
     assert line.isprintable()

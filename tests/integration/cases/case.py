@@ -168,6 +168,7 @@ def normalized(text: str, servo: ServoDirectory) -> str:
         python = re.escape(shown(Path(sys.executable).parent)) + r"/python[\d.]*"
         text = re.sub(python, "<python>", text)
         text = text.replace(shown(servo.path), "<servo>").replace(shown(REPOSITORY), "<repository>")
+    text = re.sub(r"(?m)^\[\d+\.\d{3}\] ", "[s] ", text)
     text = re.sub(r"(started as process) \d+", r"\1 <pid>", text)
     text = re.sub(r'("seconds":)[\d.e-]+', r"\1<seconds>", text)
     return re.sub(r"(silent for|finished its adjust after) [\d.]+ s", r"\1 <seconds> s", text)
