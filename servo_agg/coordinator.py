@@ -98,13 +98,15 @@ class Coordinator:
             # Where the progress lines of an adjust are on the terminal too, they show what happens.
             has_status_line=on_terminal and not (arguments.operation == "adjust" and os.isatty(1)),
         )
+        # A check shows the stderr of a driver that fails in its result.
+        shows_stderr = arguments.verbose or (on_terminal and arguments.operation != "check")
         self._loop = EventLoop(self.queue, self._stdout)
         self._supervisor = Supervisor(
             self.queue,
             self._loop,
             spawn_table,
             debug=self._console.debug,
-            show_stderr=self._console.show_stderr if arguments.verbose or on_terminal else None,
+            show_stderr=self._console.show_stderr if shows_stderr else None,
         )
         if on_terminal:
             # Imported now: no module may be imported while a driver is being adjusted (SPEC 5).

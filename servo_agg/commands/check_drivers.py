@@ -3,6 +3,8 @@
 Rules (SPEC 14):
 - All drivers are asked, even if some fail.
 - A driver that fails among the others is asked again alone: it may be one that belongs under `serial`.
+- A check takes twice the limit I and 5 s at most: a driver that did not answer in time is not asked again,
+  and all the second attempts together are limited.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     CheckPhase = Literal["info", "query"]
 
 
+_SECOND_ATTEMPTS = 3.0
+"""Seconds that all second attempts of a check take together, without the stop of the last one."""
+
+
 class DriverCheck:
     """Asks all drivers, in one phase after another.
 
@@ -37,6 +43,9 @@ class DriverCheck:
         self._context = context
         self._application = application
         self._reported: set[tuple[str, str]] = set()
+        # The drivers that did not answer in time.
+        self._silent: set[str] = set()
+        self._seconds_left = _SECOND_ATTEMPTS
         config = context.config
         self._parallel = config.parallel > 1 and not config.serial >= set(config.drivers)
 
@@ -44,18 +53,20 @@ class DriverCheck:
         """Ask all drivers, and those that fail again, each alone; return the outcomes by name."""
         context = self._context
         arguments = [f"--{phase}"] if self._application is None else [f"--{phase}", self._application]
-        calls = [DriverCall(name, arguments) for name in context.config.drivers]
+        calls = [DriverCall(name, arguments) for name in context.config.drivers if name not in self._silent]
         if calls:
             context.warn(
                 f"asking {pluralize(len(calls), 'driver')}: {' '.join(map(escape_unprintable, arguments))}"
             )
         outcomes = {outcome.name: outcome for outcome in self._run(phase, calls, validate)}
+        self._silent |= {name for name, outcome in outcomes.items() if outcome.facts.failure == "timeout"}
+        answering = [call for call in calls if call.name not in self._silent]
         for call in calls:
             outcome = outcomes.get(call.name)
             if outcome is None:
-                self._add(phase, call.name, "not asked", "was not asked any more", "mend the others first")
+                self._add(phase, call.name, "not asked", "was not asked any more", "fix the others first")
             elif not (outcome.ok or context.loop.cause):
-                outcomes[call.name] = self._ask_again(phase, call, outcome, calls, validate)
+                outcomes[call.name] = self._ask_again(phase, call, outcome, answering, validate)
         for name, outcome in outcomes.items():
             self._add_inner_problems(name, outcome.body, "")
         return outcomes
@@ -87,17 +98,17 @@ class DriverCheck:
     ) -> Outcome:
         """Ask a driver that failed again, alone; add a problem and return the outcome that counts."""
         again: list[Outcome] = []
-        if len(calls) > 1 and outcome.facts.failure != "cannot-start":
+        if len(calls) > 1 and call in calls and outcome.facts.failure != "cannot-start":
             self._context.warn(
                 f"{escape_unprintable(call.name)}: {escape_unprintable(outcome.reason)};"
                 " asking it again, alone"
             )
-            again = self._run(phase, [call], validate)
+            again = self._run_again(phase, [call], validate)
         if not (again and again[0].ok):
             self._add(phase, call.name, outcome.reason, outcome.message, _remedy(call, outcome))
             return outcome
         # Of several drivers that disturb one another, a different one may fail the next time.
-        if self._parallel and not all(beside.ok for beside in self._run(phase, calls, validate)):
+        if self._parallel and not all(beside.ok for beside in self._run_again(phase, calls, validate)):
             what = f"fails when it is asked beside the others, but answers alone: {outcome.message}"
             self._add(phase, call.name, "alone only", what, _SERIAL_REMEDY)
         else:
@@ -113,11 +124,30 @@ class DriverCheck:
             self.problems.append(Problem((name,), verdict, what, remedy))
 
     def _run(
+        self,
+        phase: CheckPhase,
+        calls: list[DriverCall],
+        validate: Callable[[Outcome], None],
+        seconds: float | None = None,
+    ) -> list[Outcome]:
+        """Run drivers; return their outcomes. `seconds`: a limit for all of them."""
+        context = self._context
+        now = context.loop.now()
+        options = context.phase_options(phase, now, checking=True, validate=validate)
+        if seconds is not None:
+            options.timeouts.end_by(now + seconds)
+        return context.supervisor.run(calls, options)
+
+    def _run_again(
         self, phase: CheckPhase, calls: list[DriverCall], validate: Callable[[Outcome], None]
     ) -> list[Outcome]:
-        context = self._context
-        options = context.phase_options(phase, context.loop.now(), checked=len(calls), validate=validate)
-        return context.supervisor.run(calls, options)
+        """Run drivers a second time; return their outcomes, none if there is no time left for that."""
+        if self._seconds_left <= 0:
+            return []
+        began_at = self._context.loop.now()
+        outcomes = self._run(phase, calls, validate, self._seconds_left)
+        self._seconds_left -= self._context.loop.now() - began_at
+        return outcomes
 
 
 _SERIAL_REMEDY = (

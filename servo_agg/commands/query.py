@@ -82,14 +82,14 @@ class Context:
         phase: Phase,
         now: float,
         *,
-        checked: int = 0,
+        checking: bool = False,
         fail_fast: bool = False,
         on_messages: Callable[[str, Sequence[Message]], None] | None = None,
         validate: Callable[[Outcome], None] | None = None,
     ) -> PhaseOptions:
         """Return how drivers are run in a phase that begins at `now` (SPEC 6, 7, 9).
 
-        `checked`: see `timeouts_for`. The others: see PhaseOptions.
+        `checking`: see `timeouts_for`. The others: see PhaseOptions.
         """
         config = self.config
         adjusting = phase == "adjust"
@@ -102,7 +102,7 @@ class Context:
                 short_grace=config.short_grace,
                 grace=config.grace,
                 cancel_grace=config.cancel_grace,
-                checked=checked,
+                checking=checking,
             ),
             max_parallel=1 if adjusting else config.parallel,
             serial=() if adjusting else config.serial,

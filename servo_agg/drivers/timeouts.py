@@ -54,7 +54,8 @@ LATE_READ_ALLOWANCE = 0.2
 """Seconds after the deadline of a query in which output that was written before is still read (SPEC 9)."""
 
 CHECK_TIMEOUT = 30.0
-"""Seconds in which each driver must answer a check, unless the limit I is less (SPEC 14)."""
+"""Seconds in which each driver must answer a check, unless the limit I is less (SPEC 14). Without a limit all
+drivers have this time together, so that a check ends."""
 
 
 class Timeouts:
@@ -87,6 +88,10 @@ class Timeouts:
         self.short_grace = short_grace
         self.cancel_grace = cancel_grace
 
+    def end_by(self, moment: float) -> None:
+        """Let all drivers be done by `moment`, if that is before `until`."""
+        self.until = moment if self.until is None else min(self.until, moment)
+
 
 def driver_timeout(io_timeout: float | None) -> tuple[float | None, float]:
     """Return `(I, short grace)` for `io_timeout`, which is T; all in seconds (SPEC 9, 10).
@@ -109,24 +114,21 @@ def timeouts_for(
     short_grace: float,
     grace: float = 0.0,
     cancel_grace: float = 0.0,
-    checked: int = 0,
+    checking: bool = False,
 ) -> Timeouts:
     """Return deadlines and graces of a phase that begins at `now`; all in seconds (SPEC 9, 10, 14).
 
     `limit` is I, None if it is unlimited. `grace` and `cancel_grace` count in an adjust only.
-    `checked` is the number of drivers that a check asks, 0 otherwise.
+    `checking`: the drivers are asked for a check.
     """
     if phase == "adjust":
         # Each driver may be silent for as long as `limit`.
         return Timeouts(grace=grace, short_grace=short_grace, cancel_grace=cancel_grace, silence=limit)
-    if checked and (limit is None or limit > CHECK_TIMEOUT):
+    if checking and limit is None:
+        limit = CHECK_TIMEOUT
+    if checking and limit is not None and limit > CHECK_TIMEOUT:
         # Each driver has its own time; `until` ends one that never stops talking.
-        return Timeouts(
-            grace=short_grace,
-            short_grace=short_grace,
-            until=now + (CHECK_TIMEOUT * checked if limit is None else limit),
-            silence=CHECK_TIMEOUT,
-        )
+        return Timeouts(grace=short_grace, short_grace=short_grace, until=now + limit, silence=CHECK_TIMEOUT)
     # All drivers together have `limit`.
     return Timeouts(
         grace=short_grace,

@@ -566,3 +566,32 @@ def test_control_characters_of_drivers_are_escaped(servo: ServoDirectory) -> Non
     assert (
         "\nproblem 1: 02\\x1b[2Jb: on --info: exited with status 1, gave no reply; stderr: a\\x1b[31m" in text
     )
+
+
+def test_a_check_asks_a_hung_driver_once_and_ends_in_time(servo: ServoDirectory) -> None:
+    hung = [f"{number:02}silent" for number in range(10)]
+    for name in hung:
+        servo.add(name, "silent", when="info query")
+    servo.add("10plain", "plain")
+    completed = servo.run("--check", "app", "--json", env={"OPTUNE_IO_TIMEOUT": "3"})
+    verdicts = {row["driver"]: row["verdict"] for row in completed.reply["drivers"]}
+    assert verdicts == {**dict.fromkeys(hung, "timeout"), "10plain": "ok"}
+    started = [event.name for event in servo.log() if event.what == "start"]
+    assert sorted(started) == [*hung, "10plain", "10plain"]
+    assert completed.seconds < 2 * 2 + 5
+
+
+def test_the_second_attempts_of_a_check_are_limited_together(servo: ServoDirectory) -> None:
+    for name in ("01", "02", "03", "04", "05"):
+        servo.add_script(
+            name,
+            """\
+            #!/bin/sh
+            [ -e "asked.$0" ] && exec sleep 60
+            mkdir -p asked.adjust.d; touch "asked.$0"
+            exit 3
+            """,
+        )
+    completed = servo.run("--check", "--json", env={"OPTUNE_IO_TIMEOUT": "20"})
+    assert [row["verdict"] for row in completed.reply["drivers"]] == ["exit-status"] * 5
+    assert completed.seconds < 12

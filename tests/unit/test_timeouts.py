@@ -356,19 +356,19 @@ GRACES = {"short_grace": 0.5, "grace": 30.0, "cancel_grace": 300.0}
 
 
 @pytest.mark.parametrize(
-    ("phase", "limit", "checked", "expected"),
+    ("phase", "limit", "checking", "expected"),
     [
-        ("query", 29, 0, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
-        ("info", None, 0, {"until": None, "allowance": None, "silence": None, "grace": 0.5}),
-        ("adjust", 29, 0, {"until": None, "silence": 29, "grace": 30, "cancel_grace": 300}),
-        # In a check each driver has at most 30 s; `until` stops one that prints without end.
-        ("query", 29, 2, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
-        ("query", 31, 2, {"until": 131, "allowance": None, "silence": 30, "grace": 0.5}),
-        ("info", None, 2, {"until": 160, "allowance": None, "silence": 30, "grace": 0.5}),
+        ("query", 29, False, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
+        ("info", None, False, {"until": None, "allowance": None, "silence": None, "grace": 0.5}),
+        ("adjust", 29, False, {"until": None, "silence": 29, "grace": 30, "cancel_grace": 300}),
+        # In a check each driver has 30 s at most.
+        ("query", 29, True, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
+        ("query", 31, True, {"until": 131, "allowance": None, "silence": 30, "grace": 0.5}),
+        ("info", None, True, {"until": 130, "allowance": 30, "silence": None, "grace": 0.5}),
     ],
 )
 def test_each_phase_has_its_timeouts(
-    phase: Any, limit: float | None, checked: int, expected: dict[str, float | None]
+    phase: Any, limit: float | None, checking: bool, expected: dict[str, float | None]
 ) -> None:
-    timeouts = timeouts_for(phase, 100, limit=limit, checked=checked, **GRACES)
+    timeouts = timeouts_for(phase, 100, limit=limit, checking=checking, **GRACES)
     assert {name: getattr(timeouts, name) for name in expected} == expected
