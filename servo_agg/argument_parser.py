@@ -28,17 +28,16 @@ usage: adjust [OPTION ...] APP < SETTINGS
 HELP = f"""\
 {USAGE}
 Runs every executable file of ./adjust.d, each a driver, and answers as one.
-APP is the name of the application, which is passed on to the drivers.
 
-  APP                   adjust: read {{"application": {{...}}}} from stdin
+  APP                   adjust this application: read its settings from stdin
   --query APP           print all settings of all drivers (also: --describe)
   --info [APP]          print what the drivers are
   -V, --version [APP]   print the same as a line of text
   --check [APP]         ask every driver, say what is wrong and what to do
   --plan APP            print what an adjust would change, and change nothing
 
-  --set COMPONENT.SETTING=VALUE
-                        adjust or plan this instead of stdin; repeatable
+  --set SETTING=VALUE   adjust or plan this instead of stdin; repeatable
+  --only PATTERN        ask these drivers only, not in an adjust; repeatable
   --json                with --check or --plan: print one JSON object
   --timings             print at the end, on stderr, how long each driver took
   -v, --verbose         print what happens, and the drivers' stderr, on stderr
@@ -103,11 +102,12 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
         raise UsageError(f"one at a time of {', '.join(dict.fromkeys(operations))}")
     for assignment in found.set:
         if assignment.find("=") < 1:
-            raise _set_error()
+            raise UsageError(_VALUE_ERRORS["--set"])
     parsed = Arguments(
         _OPERATIONS.get(operations[0], "adjust"),
         _application([*applications, *rest, *words]),
         assignments=found.set,
+        only=found.only,
         json=found.json,
         timings=found.timings,
         verbose=found.verbose,
@@ -124,6 +124,7 @@ def _parser() -> ArgumentParser:
             option, dest="operations", action=_OperationAction, nargs=0 if option == "-V" else "?"
         )
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--timings", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
@@ -134,7 +135,7 @@ def _parser() -> ArgumentParser:
 
 def _option_error(options: Sequence[str]) -> UsageError:
     """Return what is wrong with words before `--` that argparse refuses."""
-    known = {*_OPERATIONS, *_FLAGS, "--set"}
+    known = {*_OPERATIONS, *_FLAGS, *_VALUE_ERRORS}
     for word in options:
         name, equals, _ = word.partition("=")
         if name in (*_FLAGS, "-V") and equals:
@@ -142,7 +143,9 @@ def _option_error(options: Sequence[str]) -> UsageError:
         if word.startswith("-") and name not in known and not _are_flags(word):
             hint = _suggestion(word) or " (an APP must not begin with a dash)"
             return UsageError(f"unknown option {_quoted(word)}{hint}")
-    return _set_error()
+    # What is left is an option that needs a value and has none, or one that begins with a dash.
+    names = [word.partition("=")[0] for word in options]
+    return UsageError(next(error for name, error in _VALUE_ERRORS.items() if name in names))
 
 
 def _are_flags(word: str) -> bool:
@@ -150,8 +153,11 @@ def _are_flags(word: str) -> bool:
     return len(word) > 1 and all(f"-{letter}" in (*_FLAGS, "-V") for letter in word[1:])
 
 
-def _set_error() -> UsageError:
-    return UsageError("--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
+_VALUE_ERRORS = {
+    "--set": "--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4",
+    "--only": "--only needs a pattern of driver names, such as --only '01*'",
+}
+"""The options that need a value, and what is said where it is missing or wrong."""
 
 
 def _application(words: Sequence[str]) -> str | None:
@@ -177,14 +183,17 @@ def _check_combination(arguments: Arguments) -> None:
         raise UsageError("APP is missing: the name of the application, which is passed on to the drivers")
     if arguments.assignments and operation not in ("adjust", "plan"):
         raise UsageError("--set goes with --plan or an adjust only")
+    if arguments.only and operation in ("adjust", "version"):
+        raise UsageError("--only goes with --query, --info, --check or --plan only")
     if arguments.json and operation not in ("check", "plan"):
         raise UsageError("--json goes with --check or --plan only: all else answers in JSON anyway")
 
 
 def _suggestion(word: str) -> str:
-    # A dash alone is near to -v by its length, not by what was meant.
-    meant = [] if word == "-" else close_matches(word, [*_OPERATIONS, *_FLAGS, "--set"])
-    return f": did you mean {meant[0]}?" if meant else ""
+    # Without the dashes: they would make all options near to each other.
+    known = {option.lstrip("-"): option for option in (*_OPERATIONS, *_FLAGS, *_VALUE_ERRORS)}
+    meant = close_matches(word.lstrip("-"), known)
+    return f": did you mean {known[meant[0]]}?" if meant else ""
 
 
 def _quoted(text: str) -> str:

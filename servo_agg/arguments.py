@@ -27,12 +27,13 @@ class Arguments:
     operation    what to do
     application  APP, None if it is not given
     assignments  the values of `--set`, each `COMPONENT.SETTING=VALUE`, in order
+    only         the values of `--only`: patterns of the names of the drivers that are asked; empty: all
     json         whether a check or plan answers with one JSON object
     timings      whether to show at the end how long each driver took
     verbose      whether to show what happens
     """
 
-    __slots__ = ("application", "assignments", "json", "operation", "timings", "verbose")
+    __slots__ = ("application", "assignments", "json", "only", "operation", "timings", "verbose")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Arguments:
         application: str | None = None,
         *,
         assignments: Sequence[str] = (),
+        only: Sequence[str] = (),
         json: bool = False,
         timings: bool = False,
         verbose: bool = False,
@@ -47,6 +49,7 @@ class Arguments:
         self.operation = operation
         self.application = application
         self.assignments = assignments
+        self.only = only
         self.json = json
         self.timings = timings
         self.verbose = verbose
@@ -60,6 +63,14 @@ class Arguments:
     def reads_stdin(self) -> bool:
         """Whether settings are read from stdin."""
         return self.operation in ("adjust", "plan") and not self.assignments
+
+    @property
+    def meant_option(self) -> str | None:
+        """The option that was probably meant where APP is its word: `--help` for `adjust help`."""
+        return f"--{self.application}" if self.application in _OPTION_WORDS else None
+
+
+_OPTION_WORDS = ("help", "version", "info", "query", "describe", "check", "plan")
 
 
 def parse_agent_arguments(words: Sequence[str]) -> Arguments | None:

@@ -11,7 +11,7 @@ import os
 import sys
 
 from servo_agg.drivers.timeouts import driver_timeout
-from servo_agg.errors import BadConfiguration, BadEnvironment, MissingAdjustD, resource_error
+from servo_agg.errors import BadConfiguration, BadEnvironment, BadInput, MissingAdjustD, resource_error
 from servo_agg.processes.start_token import START_TOKEN, join_links, running_links
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Listing:
 
 
 class Config:
-    """The configuration of a run, which does not change.
+    """The configuration of a run, which does not change once the drivers are selected.
 
     directory       path of the servo directory
     listing         what adjust.d holds
@@ -110,6 +110,14 @@ class Config:
             *(("serial", pattern) for pattern in unmatched_serial),
             *(("complete", pattern) for pattern in unmatched_complete),
         ]
+
+    def select_drivers(self, patterns: Sequence[str]) -> None:
+        """Leave only the drivers that match one of the patterns of `--only`. Raises BadInput (SPEC 14)."""
+        selected, unmatched = _matching(patterns, self.drivers)
+        if unmatched:
+            known = ", ".join(self.drivers) or "none"
+            raise BadInput(f"--only matches no driver (drivers: {known}): {quoted_value(unmatched[0])}")
+        self.drivers = [name for name in self.drivers if name in selected]
 
 
 def read_config(environment: Mapping[str, str], errors: list[UserError] | None = None) -> Config:

@@ -26,7 +26,7 @@ from servo_agg.config import environment_timeout, read_config
 from servo_agg.drivers.events import EventLoop, StdinRead, Wakeup
 from servo_agg.drivers.supervisor import Supervisor
 from servo_agg.drivers.timeouts import driver_timeout
-from servo_agg.errors import BadConfiguration, BadInput, UserError, resource_error
+from servo_agg.errors import BadConfiguration, BadInput, MissingAdjustD, UserError, resource_error
 from servo_agg.output.console import (
     Console,
     encode_printable,
@@ -194,6 +194,10 @@ class Coordinator:
         except UserError as error:
             if self._loop.cause is not None:
                 return stopped_result(self._loop.cause)
+            if isinstance(error, MissingAdjustD) and self._arguments.operation == "version":
+                # Whoever asks for the version need not be in a servo directory.
+                self._console.warn(f"warning: {error}")
+                return Result(query.version_line([]), 0)
             return Result(
                 {"status": error.status, "reason": error.reason, "message": truncate(str(error))}, 1
             )
@@ -208,7 +212,8 @@ class Coordinator:
             self._start_run_log()
         if arguments.reads_stdin:
             if os.isatty(0):
-                self._console.warn(_HINT)
+                option = arguments.meant_option
+                self._console.warn(_HINT + (f"; did you mean adjust {option}?" if option else ""))
             stdin = loop.wait_for_stdin()
         if loop.cause is not None:
             return stopped_result(loop.cause)
@@ -216,6 +221,8 @@ class Coordinator:
         config = self._read_config(errors)
         if config is None:
             return stopped_result(loop.cause or "")
+        if arguments.only:
+            config.select_drivers(arguments.only)
         if config.log is not None:
             self._start_run_log().write_to(config.log)
         supervisor.environment = config.environment
@@ -269,6 +276,8 @@ class Coordinator:
         if stdin is not None and stdin.error:
             raise BadInput(stdin.error)
         text = b"" if stdin is None else stdin.text
+        if stdin is not None and arguments.meant_option is not None and not text.strip():
+            raise BadInput(f"the input is empty; did you mean adjust {arguments.meant_option}?")
         if arguments.operation == "plan":
             from servo_agg.commands.plan import plan
 

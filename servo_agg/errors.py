@@ -87,6 +87,10 @@ def install_command() -> str:
     return f"{sys.executable} -m pip install"
 
 
+_MIN_SIMILARITY = 0.7
+"""Ratio of `difflib` from which a word is near to another one."""
+
+
 def close_matches(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
     """Return the known words nearest to a misspelled one, whatever their case; [] when none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - needed only for a mistake
@@ -94,7 +98,7 @@ def close_matches(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
     by_folded: dict[str, list[str]] = {}
     for candidate in known:
         by_folded.setdefault(candidate.casefold(), []).append(candidate)
-    matches = get_close_matches(word.casefold(), by_folded, n=limit)
+    matches = get_close_matches(word.casefold(), by_folded, n=limit, cutoff=_MIN_SIMILARITY)
     return [candidate for match in matches for candidate in by_folded[match]][:limit]
 
 

@@ -24,7 +24,12 @@ from servo_agg.processes.by_psutil import load_psutil
 from servo_agg.protocol.messages import Progress, Reply, encode, parse_object
 from servo_agg.protocol.outcome import driver_table, failure_result, merge_replies
 from servo_agg.protocol.progress import OverallProgress
-from servo_agg.protocol.routing import fill_missing, request_from_assignments, route
+from servo_agg.protocol.routing import (
+    fill_missing,
+    refuse_misplaced_settings,
+    request_from_assignments,
+    route,
+)
 from servo_agg.protocol.settings import validate_shape
 
 TYPE_CHECKING = False
@@ -60,6 +65,7 @@ def read_request(stdin: bytes) -> Object:
         raise BadInput('the input has no "application": an adjust reads {"application": {...}} from stdin')
     try:
         validate_shape(request)
+        refuse_misplaced_settings(request)
     except SchemaError as error:
         raise BadInput(f"the input is malformed: {error}") from None
     return request

@@ -40,7 +40,8 @@ def plan(
     `stdin` and `assignments` are as for an adjust. With `json` the result is `{"status": "ok", "application":
     APP, "drivers": [{"driver", "input", "settings": [{"component", "setting", "from", "to", "limits",
     "wrong"}]}], "skipped": [NAME, ...]}`, with null for `component` and `wrong` where there is none.
-    Otherwise it is text, at most `width` columns wide if possible. Raises BadInput, UnknownSettings or
+    Otherwise it is text, at most `width` columns wide if possible. If a value is wrong, the status is
+    `failed` and the exit status 1. Raises BadInput, UnknownSettings or
     Conflict.
     """
     request = None if assignments else read_request(stdin)
@@ -61,10 +62,17 @@ def plan(
             ]
             drivers.append({"driver": name, "input": requests[name], "settings": settings})
     skipped = [name for name in context.config.drivers if name not in requests]
+    wrong = any(change["wrong"] for driver in drivers for change in driver["settings"])
+    status = 1 if wrong else 0
     if json:
-        final = {"status": "ok", "application": application, "drivers": drivers, "skipped": skipped}
-        return Result(final, 0)
-    return Result("\n".join(_lines(drivers, skipped, width)), 0)
+        final = {
+            "status": "failed" if wrong else "ok",
+            "application": application,
+            "drivers": drivers,
+            "skipped": skipped,
+        }
+        return Result(final, status)
+    return Result("\n".join(_lines(drivers, skipped, width)), status)
 
 
 def _change(path: tuple[str | None, str], described: Any, setting: Any) -> Object:

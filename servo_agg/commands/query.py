@@ -261,7 +261,7 @@ def info(context: Context, application: str | None) -> Result:
         elif "drivers" in outcome.body:
             entry["drivers"] = outcome.body["drivers"]
         drivers[outcome.name] = entry
-    return Result({"version": _version_line(outcomes), "has_cancel": True, "drivers": drivers}, 0)
+    return Result({"version": version_line(outcomes), "has_cancel": True, "drivers": drivers}, 0)
 
 
 def version(context: Context, application: str | None) -> Result:
@@ -272,7 +272,7 @@ def version(context: Context, application: str | None) -> Result:
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         context.warn(failure_lines(failures))
-    return Result(_version_line(outcomes), 1 if failures else 0)
+    return Result(version_line(outcomes), 1 if failures else 0)
 
 
 def _run_info(context: Context, application: str | None) -> list[Outcome]:
@@ -295,5 +295,6 @@ def version_of(outcome: Outcome) -> str:
     return truncate_word(" ".join(text.split()))
 
 
-def _version_line(outcomes: Sequence[Outcome]) -> str:
+def version_line(outcomes: Sequence[Outcome]) -> str:
+    """Return the version of this program with those of the drivers (SPEC 5)."""
     return f"aggregator {VERSION} ({', '.join(version_of(outcome) or 'unknown' for outcome in outcomes)})"

@@ -10,8 +10,8 @@ Rules (SPEC 7, 11, 14):
 from __future__ import annotations
 
 from servo_agg.errors import BadInput, UnknownSettings, close_matches
-from servo_agg.protocol.messages import DuplicateKey, parse_value, quoted_name
-from servo_agg.protocol.settings import deep_merge, dotted_path, format_setting, iter_settings
+from servo_agg.protocol.messages import DuplicateKey, parse_value, quoted_name, to_json
+from servo_agg.protocol.settings import deep_merge, dotted_path, format_setting, iter_settings, join_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def route(request: Request, owners: Owners) -> dict[str, Request]:
     if unknown:
         described = {component for component, _ in owners}
         hint = " (adjust --query shows what is described)" if owners else ""
-        raise UnknownSettings("no driver describes " + "; ".join(_format_unknown(unknown, described)) + hint)
+        sentence = "no driver describes " + "; ".join(_format_unknown(unknown, described))
+        raise UnknownSettings(sentence + _meant(unknown, owners) + hint)
     application = request.get("application", {})
+    refuse_misplaced_settings(request, owners)
     common = {key: value for key, value in application.items() if key not in ("components", "settings")}
     requests: dict[str, Request] = {}
     for (component, setting), value in requested:
@@ -47,6 +49,44 @@ def route(request: Request, owners: Owners) -> dict[str, Request]:
             part = part["components"].setdefault(component, {**whole, "settings": {}})
         part.setdefault("settings", {})[setting] = value
     return requests
+
+
+_MAX_MEANT = 5
+"""Unknown settings for which near ones are searched: each search takes milliseconds."""
+
+
+def _meant(unknown: list[SettingPath], owners: Owners) -> str:
+    """Return a question that names the described settings that are near to unknown ones; "" without any."""
+    near = [dotted_path(path) for one in unknown[:_MAX_MEANT] for path in _near_settings(one, owners)]
+    return f"; did you mean {join_names(list(dict.fromkeys(near)))}?" if near else ""
+
+
+def _near_settings(path: SettingPath, owners: Owners) -> list[SettingPath]:
+    component, name = path
+    components = {component for component, _ in owners}
+    nearest = [component]
+    if component is not None and component not in components:
+        nearest = [*close_matches(component, [other for other in components if other is not None])]
+    found: list[SettingPath] = []
+    for candidate in nearest:
+        settings = [setting for owner, setting in owners if owner == candidate]
+        found += [(candidate, setting) for setting in close_matches(name, settings)]
+    return found
+
+
+def refuse_misplaced_settings(request: Request, owners: Collection[SettingPath] = ()) -> None:
+    """Raise BadInput if a component holds settings without the level `settings` (SPEC 7.1).
+
+    What counts as such is an object with a `value`, and what has the name of a setting of `owners`.
+    """
+    for name, component in request.get("application", {}).get("components", {}).items():
+        for key, value in component.items() if "settings" not in component else ():
+            if (name, key) in owners or (isinstance(value, dict) and "value" in value):
+                path = f"application.components.{quoted_name(name)}"
+                setting = f'{to_json(key)}: {{"value": ...}}'
+                raise BadInput(
+                    f'{path} has no "settings": expected {{"settings": {{{setting}}}}}, got {{{setting}}}'
+                )
 
 
 def _format_unknown(paths: list[SettingPath], described: set[str | None]) -> Iterator[str]:

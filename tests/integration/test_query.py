@@ -146,3 +146,17 @@ def test_a_timeout_says_that_a_driver_started_late(servo: ServoDirectory) -> Non
     completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "4"})
     assert completed.reply["reason"] == "timeout"
     assert "late because of `parallel` or `serial`, and was stopped" in completed.reply["message"]
+
+
+def test_only_asks_the_drivers_whose_names_match(servo: ServoDirectory) -> None:
+    for name in ("01a", "02b", "03c"):
+        servo.add(name, "plain")
+    names = ["--only", "01*", "--only=03c"]
+    queried = servo.run("--query", "app", *names).reply
+    assert list(queried["application"]["components"]) == ["01a", "03c"]
+    assert list(servo.run("--info", *names).reply["drivers"]) == ["01a", "03c"]
+    checked = servo.run("--check", "--json", *names).reply
+    assert [row["driver"] for row in checked["drivers"]] == ["01a", "03c"]
+    planned = servo.run("--plan", "app", "--json", "--set", "03c.cpu=4", *names).reply
+    assert (planned["drivers"][0]["driver"], planned["skipped"]) == ("03c", ["01a"])
+    assert "02b" not in {event.name for event in servo.log()}

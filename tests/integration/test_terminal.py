@@ -167,6 +167,14 @@ def test_a_run_that_waits_for_a_terminal_prints_a_hint(
     assert any(b'"status":"ok"' in line for line in final)
 
 
+def test_the_hint_asks_whether_an_option_was_meant(servo: ServoDirectory, terminals: Terminals) -> None:
+    terminal = terminals(300)
+    run = Session(servo, terminal, "02", "version")
+    terminal.watch(lambda: terminal.lines[-1].endswith("; did you mean adjust --version?"), "the hint")
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 128 + signal.SIGINT
+
+
 @pytest.mark.parametrize(
     ("on", "words"),
     [("12", ["app"]), ("0", ["app", "--set", "web.cpu=4"]), ("0", ["--query", "app"])],
@@ -445,7 +453,7 @@ def test_a_plan_is_aligned_on_the_screen(servo: ServoDirectory, terminals: Termi
     terminal = terminals(80)
     choices = ["--set", "web.cpu=4", "--set", "größe.cpu=9", "--set", "日本.inst_type=m5.huge"]
     run = Session(servo, terminal, "1", "--plan", "app", *choices)
-    assert run.finish() == 0
+    assert run.finish() == 1
     assert [line for line in terminal.lines if not line.startswith(("1.", "2.", "3."))] == [
         "  web.cpu         2 -> 4               (0.5..8 step 0.5)",
         "  größe.cpu       2 -> 9               (0.5..8 step 0.5)",

@@ -25,7 +25,7 @@ AGENT_FORMS: list[list[str]] = [
 def known(arguments: Arguments | None) -> dict[str, Any]:
     assert arguments is not None
     found = {name: getattr(arguments, name) for name in Arguments.__slots__}
-    return {**found, "assignments": list(arguments.assignments)}
+    return {**found, "assignments": list(arguments.assignments), "only": list(arguments.only)}
 
 
 @pytest.mark.parametrize("words", AGENT_FORMS, ids=" ".join)
@@ -59,6 +59,10 @@ def test_other_forms_are_left_to_argparse(words: list[str]) -> None:
             ["--set=-a.b=1", "--plan=app"],
             {"operation": "plan", "application": "app", "assignments": ["-a.b=1"]},
         ),
+        (
+            ["--only", "01*", "--info", "--only=02*"],
+            {"operation": "info", "only": ["01*", "02*"]},
+        ),
         (["--no-such-option", "--help"], {"operation": "help"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -69,6 +73,7 @@ def test_options_may_stand_anywhere_and_take_values_both_ways(
     expected: dict[str, Any] = {
         "application": None,
         "assignments": [],
+        "only": [],
         "json": False,
         "timings": False,
         "verbose": False,
@@ -77,6 +82,7 @@ def test_options_may_stand_anywhere_and_take_values_both_ways(
 
 
 NO_APP = "APP is missing: the name of the application, which is passed on to the drivers"
+ONLY_NEEDS = "--only needs a pattern of driver names, such as --only '01*'"
 NO_DASH = "(an APP must not begin with a dash)"
 
 
@@ -84,7 +90,9 @@ NO_DASH = "(an APP must not begin with a dash)"
     ("words", "message"),
     [
         (["-x", "app"], f"unknown option '-x' {NO_DASH}"),
-        (["-vx", "app"], "unknown option '-vx': did you mean -V?"),
+        (["-vx", "app"], f"unknown option '-vx' {NO_DASH}"),
+        (["--list", "app"], f"unknown option '--list' {NO_DASH}"),
+        (["--st", "app"], "unknown option '--st': did you mean --set?"),
         (["--verb", "--query", "app"], "unknown option '--verb': did you mean --verbose?"),
         (["--QUERY", "app"], "unknown option '--QUERY': did you mean --query?"),
         (["--query", "--tmings"], "unknown option '--tmings': did you mean --timings?"),
@@ -114,6 +122,11 @@ NO_DASH = "(an APP must not begin with a dash)"
         *(
             ([operation, "--set=web.cpu=4"], "--set goes with --plan or an adjust only")
             for operation in ("--query=app", "--info", "--check", "--version")
+        ),
+        (["--check", "--only"], ONLY_NEEDS),
+        *(
+            ([*words, "--only=a"], "--only goes with --query, --info, --check or --plan only")
+            for words in (["app"], ["--version"])
         ),
         (
             ["--query", "app", "--json"],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from servo_agg.errors import BadInput, UnknownSettings
-from servo_agg.protocol.routing import request_from_assignments
+from servo_agg.protocol.routing import request_from_assignments, route
 from servo_agg.protocol.settings import iter_settings
 
 DESCRIPTION: Any = {
@@ -115,3 +115,15 @@ def test_an_ambiguous_assignment_is_refused(assignments: list[str], message: str
     with pytest.raises(BadInput) as raised:
         request_from_assignments(assignments, DESCRIPTION)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("value", [4, "4", {"value": 4}])
+def test_a_described_setting_without_the_level_settings_is_refused(value: object) -> None:
+    request = {"application": {"components": {"web": {"cpu": value, "note": "x"}}}}
+    with pytest.raises(BadInput, match=r'^application\.components\.web has no "settings": expected '):
+        route(request, {("web", "cpu"): "01a"})
+
+
+def test_other_keys_of_a_component_without_settings_are_allowed() -> None:
+    request = {"application": {"components": {"web": {"note": {"text": "x"}}}}}
+    assert route(request, {("web", "cpu"): "01a"}) == {}
