@@ -138,6 +138,13 @@ def _listing_problems(context: Context) -> list[Problem]:
     if config.listing.unreachable:
         names = "; ".join(f"adjust.d/{name} {why}" for name, why in config.listing.unreachable.items())
         problems.append(Problem((), "", names, "mend what cannot be followed, or take it away"))
+    scripts = [name for name in config.listing.not_executable if _is_script(f"adjust.d/{name}")]
+    if scripts and config.drivers:
+        what = f"{join_names(scripts)}: has a #! line but is not executable, so it is not run"
+        paths = " ".join(quote(f"adjust.d/{name}") for name in scripts)
+        problems.append(
+            Problem((), "", what, f"chmod +x {paths}; or move what is not a driver out of adjust.d")
+        )
     data = [name for name in config.drivers if _is_data(f"adjust.d/{name}")]
     if data and not config.listing.not_executable:
         what = (
@@ -155,6 +162,15 @@ def _listing_problems(context: Context) -> list[Problem]:
         what = f"there is no driver in {config.directory}/adjust.d"
         problems.append(Problem((), "", what, f"put executable files there{or_else}"))
     return problems
+
+
+def _is_script(path: str) -> bool:
+    """Return whether a file begins with a #! line."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
 
 
 def _is_data(path: str) -> bool:
@@ -189,9 +205,10 @@ def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -
         remarks.append(
             f"before you run a driver by hand, give it what it finds here: export PYTHONPATH={path}"
         )
-    if config.drivers and config.listing.not_executable:
+    data = [name for name in config.listing.not_executable if not _is_script(f"adjust.d/{name}")]
+    if config.drivers and data:
         remarks.append(
-            f"passed over, since not executable: {join_names(config.listing.not_executable)};"
+            f"passed over, since not executable: {join_names(data)};"
             " should one be a driver: chmod +x adjust.d/NAME"
         )
     if config.listing.leftovers:

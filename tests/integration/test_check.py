@@ -595,3 +595,11 @@ def test_the_second_attempts_of_a_check_are_limited_together(servo: ServoDirecto
     completed = servo.run("--check", "--json", env={"OPTUNE_IO_TIMEOUT": "20"})
     assert [row["verdict"] for row in completed.reply["drivers"]] == ["exit-status"] * 5
     assert completed.seconds < 12
+
+
+def test_a_script_without_the_executable_flag_is_a_problem(servo: ServoDirectory) -> None:
+    servo.add("01a", "plain")
+    servo.add_script("02b", "#!/bin/sh\n").chmod(0o644)
+    (problem,) = checked(servo)["problems"]
+    assert problem["what"].startswith("02b: ")
+    assert problem["remedy"].startswith("chmod +x adjust.d/02b;")
