@@ -99,7 +99,7 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
         return Arguments("help")
     operations = found.operations or [""]
     if len({_OPERATIONS.get(option) for option in operations}) > 1:
-        raise UsageError(f"one at a time of {', '.join(dict.fromkeys(operations))}")
+        raise UsageError(f"only one operation is allowed, got {', '.join(dict.fromkeys(operations))}")
     for assignment in found.set:
         if assignment.find("=") < 1:
             raise UsageError(_VALUE_ERRORS["--set"])
@@ -139,9 +139,9 @@ def _option_error(options: Sequence[str]) -> UsageError:
     for word in options:
         name, equals, _ = word.partition("=")
         if name in (*_FLAGS, "-V") and equals:
-            return UsageError(f"{name} takes no value, but {_quoted(word)} gives it one")
+            return UsageError(f"{name} takes no value, got {_quoted(word)}")
         if word.startswith("-") and name not in known and not _are_flags(word):
-            hint = _suggestion(word) or " (an APP must not begin with a dash)"
+            hint = _suggestion(word) or " (APP must not begin with a dash)"
             return UsageError(f"unknown option {_quoted(word)}{hint}")
     # What is left is an option that needs a value and has none, or one that begins with a dash.
     names = [word.partition("=")[0] for word in options]
@@ -164,29 +164,27 @@ def _application(words: Sequence[str]) -> str | None:
     """Return the only one of `words`, None if there is none. Raises UsageError."""
     for word in words:
         if word.startswith("-"):
-            raise UsageError(
-                f"an APP must not begin with a dash, but {_quoted(word)} does{_suggestion(word)}"
-            )
+            raise UsageError(f"APP must not begin with a dash, got {_quoted(word)}{_suggestion(word)}")
     if len(words) > 1:
         raise UsageError(
-            f"one APP only, but {len(words)} are given: {_quoted(' '.join(words))};"
-            " a name with blanks needs quotes"
+            f"only one APP is allowed, got {len(words)} (put a name with spaces in quotes):"
+            f" {_quoted(' '.join(words))}"
         )
     if words and not words[0]:
-        raise UsageError("APP is empty: is the variable set that it comes from?")
+        raise UsageError("APP is empty; check that the variable it comes from is set")
     return words[0] if words else None
 
 
 def _check_combination(arguments: Arguments) -> None:
     operation = arguments.operation
     if arguments.application is None and operation in ("query", "adjust", "plan"):
-        raise UsageError("APP is missing: the name of the application, which is passed on to the drivers")
+        raise UsageError("APP, the name of the application, is missing")
     if arguments.assignments and operation not in ("adjust", "plan"):
-        raise UsageError("--set goes with --plan or an adjust only")
+        raise UsageError("--set is allowed only with an adjust or --plan")
     if arguments.only and operation in ("adjust", "version"):
-        raise UsageError("--only goes with --query, --info, --check or --plan only")
+        raise UsageError("--only is allowed only with --query, --info, --check or --plan")
     if arguments.json and operation not in ("check", "plan"):
-        raise UsageError("--json goes with --check or --plan only: all else answers in JSON anyway")
+        raise UsageError("--json is allowed only with --check or --plan; other answers are JSON anyway")
 
 
 def _suggestion(word: str) -> str:

@@ -73,7 +73,7 @@ def _secure_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1:
-                _write_text(2, "adjust: there is no stdout to answer on; nothing was run\n")
+                _write_text(2, "adjust: stdout is closed, so nothing was run\n")
                 os._exit(1)
             _open_placeholder(descriptor)
     for descriptor in open_descriptors():
@@ -299,6 +299,6 @@ def _write_text(descriptor: int, text: str) -> bool:
         os.write(descriptor, encode_printable(text))
     except OSError as error:
         if descriptor == 1 and not isinstance(error, BrokenPipeError):
-            _write_text(2, f"adjust: stdout cannot take the answer: {os.strerror(error.errno or 0)}\n")
+            _write_text(2, f"adjust: cannot write the answer to stdout: {os.strerror(error.errno or 0)}\n")
         return False
     return True

@@ -129,8 +129,8 @@ def read_config(environment: Mapping[str, str], errors: list[UserError] | None =
     outer = running_links(environment.get(START_TOKEN))
     if len(outer) >= _MAX_NESTED:
         raise BadEnvironment(
-            f"aggregators run inside one another, {_MAX_NESTED} deep: a driver of this servo directory seems"
-            " to lead back to it; see where the scripts in adjust.d change to"
+            f"{_MAX_NESTED} aggregators run inside one another; a driver of this servo directory seems to"
+            " start this adjust again: check which directory the scripts in adjust.d change to"
         )
     io_timeout = None
     try:
@@ -141,7 +141,7 @@ def read_config(environment: Mapping[str, str], errors: list[UserError] | None =
         directory = os.getcwd()
     except OSError:
         raise MissingAdjustD(
-            "the current directory, which must be the servo directory, does not exist any more"
+            "the current directory, which must be the servo directory, no longer exists"
         ) from None
     listing = _list_adjust_d(directory)
     section = _read_section(errors)
@@ -191,18 +191,18 @@ def _list_adjust_d(directory: str) -> Listing:
                 f"{path} is a link to {os.readlink('adjust.d')}, which does not exist"
             ) from None
         raise MissingAdjustD(
-            f"there is no {path}: run this in the servo directory, which holds adjust.d"
+            f"{path} does not exist; run adjust in the servo directory, which holds adjust.d"
         ) from None
     except NotADirectoryError:
-        raise MissingAdjustD(f"{path} is no directory: it must be one that holds the drivers") from None
+        raise MissingAdjustD(f"{path} must be a directory that holds the drivers") from None
     except OSError as error:
         cause = resource_error(error)
         if cause is not None:
-            raise BadEnvironment(f"{path} cannot be read: {cause}") from None
-        raise MissingAdjustD(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+            raise BadEnvironment(f"cannot read {path}: {cause}") from None
+        raise MissingAdjustD(f"cannot read {path}: {os.strerror(error.errno or 0)}") from None
     if not os.access("adjust.d", os.X_OK):
         raise MissingAdjustD(
-            f"{path} can be listed but not entered: its files cannot be run without the flag x of it"
+            f"cannot run the files of {path}, which may be read but not entered; run: chmod +x {path}"
         )
     listing.sort()
     return listing
@@ -247,7 +247,7 @@ def _why_unreachable(entry: os.DirEntry[str], error: OSError) -> str:
     try:
         target = os.readlink(entry.path)
     except OSError:
-        return f"cannot be looked at: {os.strerror(error.errno or 0)}"
+        return f"cannot be examined: {os.strerror(error.errno or 0)}"
     if isinstance(error, FileNotFoundError):
         return f"is a link to {target}, which does not exist"
     return f"is a link to {target}, which cannot be followed: {os.strerror(error.errno or 0)}"
@@ -303,8 +303,8 @@ def _io_timeout(environment: Mapping[str, str]) -> float | None:
     if seconds is None:
         value = environment[TIMEOUT]
         raise BadEnvironment(
-            f"the environment variable {TIMEOUT} is {quoted_value(value)}: it must be a plain decimal"
-            " number of seconds, such as 30 or 2.5 (0 or empty: unlimited)"
+            f"the environment variable {TIMEOUT} must be a decimal number of seconds, such as 30 or 2.5 (0 or"
+            f" empty: unlimited), got {quoted_value(value)}"
         )
     return seconds
 
@@ -330,17 +330,17 @@ _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "driverlib")
 
 def _colon_error(directory: str) -> BadEnvironment | None:
     """Return an error if PYTHONPATH cannot name a directory from which drivers may import, else None."""
-    cannot = "and PYTHONPATH cannot name a directory with a colon in it"
+    cannot = "cannot be in PYTHONPATH, since its path contains a colon"
     if os.pathsep in _LIBRARY:
         return BadEnvironment(
-            f"servo-agg lies in {os.path.dirname(_LIBRARY)}, {cannot}: drivers could not import its library."
-            " Move or install it where there is no colon in the path"
+            f"drivers cannot import the library of servo-agg: {os.path.dirname(_LIBRARY)} {cannot}; install"
+            " servo-agg elsewhere"
         )
     own = _modules() if os.pathsep in directory else []
     if own:
         return BadEnvironment(
-            f"the servo directory is {directory}, {cannot}: drivers could not import {own[0]} of it."
-            " Rename the directory, or mount it where there is no colon in the path"
+            f"drivers cannot import {own[0]} of the servo directory: {directory} {cannot}; rename the"
+            " directory, or mount it elsewhere"
         )
     return None
 

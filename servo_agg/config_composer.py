@@ -30,7 +30,7 @@ class TooDeepError(Exception):
     """The text is nested too deep; `problem_mark` is where."""
 
     def __init__(self, mark: yaml.Mark) -> None:
-        super().__init__("it is nested too deep")
+        super().__init__("nested too deeply")
         self.problem_mark = mark
 
 

@@ -38,22 +38,21 @@ def read_section(errors: list[UserError] | None = None) -> dict[str, Any]:
         return {}
     if len(content) > _MAX_PARSED:
         raise BadConfiguration(
-            f"{FILE} may have a section {SECTION}, since the word occurs in it, but is longer than"
-            f" {_MAX_PARSED >> 20} MiB: what is not configuration must be in another file"
+            f"{FILE} contains the word {SECTION}, so it may have that section, but is longer than"
+            f" {_MAX_PARSED >> 20} MiB; move what is not configuration to another file"
         )
     try:
         import yaml  # noqa: F401, PLC0415 - it takes 14 ms, which only a section `agg` is worth
     except ImportError:
         raise BadEnvironment(
-            f"{FILE} may have a section {SECTION}, since the word occurs in it: it cannot be read without the"
-            " Python package PyYAML."
-            f" Install it: {install_command()} PyYAML"
+            f"{FILE} contains the word {SECTION}, so it may have that section, but PyYAML is missing; install"
+            f" PyYAML: {install_command()} PyYAML"
         ) from None
     try:
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise BadConfiguration(f"{FILE} cannot be read as YAML: it is not UTF-8 (line {line})") from None
+        raise BadConfiguration(f"{FILE} is not UTF-8 (line {line}); save it as UTF-8") from None
     from servo_agg.config_section import parse_section  # noqa: PLC0415 - needs PyYAML
 
     return parse_section(text, errors)
@@ -73,7 +72,7 @@ def _read_file() -> bytes:
             raise BadConfiguration(f"{FILE} is a link to {os.readlink(FILE)}, which does not exist") from None
         return b""
     except OSError as error:
-        raise BadConfiguration(f"{FILE} cannot be read: {os.strerror(error.errno or 0)}") from None
+        raise BadConfiguration(f"cannot read {FILE}: {os.strerror(error.errno or 0)}") from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         # UTF-16, as editors on Windows write it.
         content = content.decode("utf-16", "replace").encode()
@@ -92,7 +91,7 @@ def _content_of_special_file(found: os.stat_result) -> bytes:
     if stat.S_ISCHR(found.st_mode) and found.st_rdev == _null_device():
         return b""
     kind = _KINDS.get(stat.filemode(found.st_mode)[0], "a device")
-    raise BadConfiguration(f"{FILE} is {kind}, but it must be a file")
+    raise BadConfiguration(f"{FILE} must be a file, got {kind}")
 
 
 def _null_device() -> int | None:

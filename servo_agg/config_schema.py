@@ -35,10 +35,10 @@ def _is_policy(value: Any) -> bool:
     return value in ("continue", "stop")
 
 
-_SECONDS = (_is_seconds, "a number of seconds, from 0 to a billion")
+_SECONDS = (_is_seconds, "a number of seconds from 0 to a billion")
 
 KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "parallel": (_is_count, "a whole number, 1 or more"),
+    "parallel": (_is_count, "a whole number of 1 or more"),
     "serial": (_is_patterns, "a list of name patterns, such as ['k8s-*']"),
     "io_timeout": _SECONDS,
     "grace": _SECONDS,
@@ -53,4 +53,4 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def key_hint(key: str) -> str:
     """Return which key may be meant by an unknown one, or which keys there are."""
     near = close_matches(key, KEYS)
-    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(KEYS)}"
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(KEYS)}"

@@ -23,6 +23,7 @@ from servo_agg.errors import BadConfiguration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from servo_agg.errors import UserError
@@ -58,7 +59,7 @@ def parse_section(text: str, errors: list[UserError] | None) -> dict[str, Any]:
             return _parse(shallow, text, errors)
         except (yaml.YAMLError, TooDeepError) as error:
             refusal = error
-    raise BadConfiguration(f"{FILE} cannot be read as YAML: {_explanation(refusal, text)}")
+    raise BadConfiguration(f"{FILE} is not valid YAML: {_explanation(refusal, text)}")
 
 
 def _parse(text: str, shown: str, errors: list[UserError] | None) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _parse(text: str, shown: str, errors: list[UserError] | None) -> dict[str, A
     except NotMappingError as error:
         if error.merged.tag == UNDEFINED:
             raise _undefined_error(error.merged) from None
-        raise BadConfiguration(f"{_place(error.key)}: << merges mappings, and nothing else") from None
+        raise BadConfiguration(f"{_place(error.key)}: << must be given mappings") from None
     finally:
         loader.dispose()
 
@@ -90,8 +91,8 @@ def _find_section(loader: yaml.SafeLoader) -> tuple[yaml.Node, yaml.Node] | None
     for other in others:
         if other is not None:
             raise BadConfiguration(
-                f"{_place(other[1])}: the section {SECTION} stands after a `---`, but only what comes before"
-                " the second document is read"
+                f"{_place(other[1])}: the section {SECTION} is in the second document, after a `---`; move it"
+                " into the first"
             )
     return section
 
@@ -102,7 +103,7 @@ def _find_in_document(document: yaml.MappingNode | None) -> tuple[yaml.Node, yam
         found = [pair for pair in pairs if pair[0].value == SECTION]
         if len(found) > 1:
             raise BadConfiguration(
-                f"{_place(found[1][0])}: here is another section {SECTION}; put all its keys into one"
+                f"{_place(found[1][0])}: a second section {SECTION}; put all keys into one section"
             )
         if found:
             return found[0]
@@ -148,9 +149,9 @@ class _Section:
         if node.tag == "tag:yaml.org,2002:null":
             return {}
         if node.tag != "tag:yaml.org,2002:map" or not isinstance(node.value, list):
-            shown = f", but it is {self._shown(node)}" if self._holds(node) else ""
+            shown = f", got {self._shown(node)}" if self._holds(node) else ""
             raise BadConfiguration(
-                f"{_place(node)}: the section {SECTION} must hold keys and values, such as `grace: 5`{shown}"
+                f"{_place(node)}: the section {SECTION} must hold keys with values, such as `grace: 5`{shown}"
             )
         own, *merged = pairs_with_merged(node)
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
@@ -159,8 +160,7 @@ class _Section:
             if pairs.setdefault(name, (key, value))[0] is not key:
                 mistakes.append(
                     BadConfiguration(
-                        f"{_place(key)}: {SECTION}.{_shortened(name)} is given a second time;"
-                        " leave one of them out"
+                        f"{_place(key)}: {SECTION}.{_shortened(name)} is set twice; remove one of the two"
                     )
                 )
         for others in merged:
@@ -172,7 +172,7 @@ class _Section:
         if name not in KEYS:
             shown = f" (value {self._shown(node)})" if self._holds(node) else ""
             raise BadConfiguration(
-                f"{_place(key)}: the section {SECTION} has an unknown key {_shortened(name)!r}{shown}:"
+                f"{_place(key)}: unknown key {_shortened(name)!r}{shown} in section {SECTION};"
                 f" {key_hint(_shortened(name))}"
             )
         if node.tag == UNDEFINED:
@@ -181,14 +181,14 @@ class _Section:
         value = self._constructed(node)
         if not is_valid(value):
             raise BadConfiguration(
-                f"{_place(node)}: {SECTION}.{name} is {self._shown(node)}, but it must be {expected}"
+                f"{_place(node)}: {SECTION}.{name} must be {expected}, got {self._shown(node)}"
             )
         for pattern in value if isinstance(value, list) else ():
             reversed_ = _reversed_range(pattern)
             if reversed_:
                 raise BadConfiguration(
-                    f"{_place(node)}: {SECTION}.{name} has the pattern {_shortened(pattern)!r}, in which the"
-                    f" range {reversed_!r} is the wrong way round"
+                    f"{_place(node)}: in a pattern of {SECTION}.{name} the range {reversed_!r} is reversed:"
+                    f" {_shortened(pattern)!r}"
                 )
         return value
 
@@ -215,7 +215,7 @@ class _Section:
     def _shown(self, node: yaml.Node) -> str:
         """Return a value as it stands in the file, shortened; a string in quotes."""
         if node.tag == _TEXT:
-            return f"the text {_shortened(node.value)!r}"
+            return f"the string {_shortened(node.value)!r}"
         return _shortened(self._source(node)) or "empty"
 
     def _source(self, node: yaml.Node) -> str:
@@ -244,7 +244,7 @@ def _reversed_range(pattern: str) -> str:
 def _undefined_error(alias: yaml.Node) -> BadConfiguration:
     line, column = alias.start_mark.line + 1, alias.start_mark.column + 1
     return BadConfiguration(
-        f"{FILE}, line {line}, column {column}: the alias has no anchor of its name before it"
+        f"{FILE}, line {line}, column {column}: the alias refers to an anchor that is not defined above it"
     )
 
 
@@ -257,24 +257,48 @@ def _place(node: yaml.Node) -> str:
 
 
 def _explanation(error: Exception, text: str) -> str:
-    """Return where a text is not YAML, and what the parser says of it if that is in our section."""
+    """Return where a text is not YAML, and why if that can be told.
+
+    A line is quoted only if it is in our section. The messages of PyYAML are not used: they are about its
+    parser, and differ from one version to another.
+    """
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         # Only the error about control characters has no mark.
         found = re.search("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
         line = text.count("\n", 0, found.start() if found else 0) + 1
-        return f"a control character stands there (line {line})"
+        return f"line {line} has a control character"
     lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
-    place = f"line {mark.line + 1}, column {mark.column + 1}"
-    outer = getattr(error, "context_mark", None)
-    start = ""
-    if outer is not None and outer.line < mark.line:
-        start = f", in what begins in line {outer.line + 1}"
-    if not _is_in_section(lines, mark.line):
-        return f"see {place}{start}"
     source = lines[mark.line].rstrip() if mark.line < len(lines) else ""
+    if _TAB.match(source):
+        return f"line {mark.line + 1} is indented with a tab; YAML needs spaces"
+    outer = getattr(error, "context_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}"
+    if outer is not None and outer.line < mark.line:
+        place += f", in what begins in line {outer.line + 1}"
+    if not _is_in_section(lines, mark.line):
+        return f"see {place}"
+    cause = str(error) if isinstance(error, TooDeepError) else _cause(lines, mark, outer)
     quoted = f": {source[:_SHOWN]!r}" if source else ""
-    return f"{getattr(error, 'problem', error)} ({place}{quoted}{start})"
+    return f"{cause} ({place}){quoted}" if cause else f"see {place}{quoted}"
+
+
+_TAB = re.compile(" *\t")
+
+
+def _cause(lines: Sequence[str], mark: yaml.Mark, outer: yaml.Mark | None) -> str:
+    """Return why a line in our section is not YAML, "" if that cannot be told."""
+    source = lines[mark.line] if mark.line < len(lines) else ""
+    character = source[mark.column : mark.column + 1]
+    if character and character in "@`%":
+        return f"a value must not begin with {character}; put it in quotes"
+    if outer is None:
+        return 'a value that contains ": " must be in quotes' if source.count(": ") > 1 else ""
+    opening = lines[outer.line][outer.column : outer.column + 1]
+    if opening and opening in "\"'[{":
+        return f"the {opening} in line {outer.line + 1} is not closed"
+    indentation = len(source) - len(source.lstrip(" "))
+    return f"it is not indented like line {outer.line + 1}" if indentation != outer.column else ""
 
 
 def _is_in_section(lines: list[str], number: int) -> bool:

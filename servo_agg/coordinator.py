@@ -121,7 +121,7 @@ class Coordinator:
     def warn_watchdog_gone(self) -> None:
         """Warn that the watchdog has ended before us."""
         self._console.warn(
-            "warning: the watchdog process has ended: if servo-agg is killed now, the drivers go on"
+            "warning: the watchdog process has exited: if servo-agg is killed now, the drivers go on running"
         )
 
     def _show_activity(self) -> None:
@@ -160,7 +160,7 @@ class Coordinator:
         if not self._loop.flush():
             self.status = exit_status(self._loop.shutdown.signal)
         if self._stdout.error:
-            self._console.warn(f"adjust: stdout cannot take the answer: {self._stdout.error}")
+            self._console.warn(f"adjust: cannot write the answer to stdout: {self._stdout.error}")
         if self._run_log is not None:
             self._finish_run_log(self._run_log)
         self._stderr.drain(0.25)
@@ -260,7 +260,7 @@ class Coordinator:
         if cause is not None:
             return None
         raise BadConfiguration(
-            f"the servo directory could not be read within {seconds:g} s: see whether the file system of"
+            f"cannot read the servo directory within {seconds:g} s; check whether the file system of"
             " config.yaml and adjust.d responds"
         )
 
@@ -336,7 +336,7 @@ class Coordinator:
                     blocks.clear()
                     problem = "the input is longer than 16 MiB"
         except OSError as error:
-            problem = f"stdin cannot be read: {os.strerror(error.errno or 0)}"
+            problem = f"cannot read stdin: {os.strerror(error.errno or 0)}"
         self.queue.put(StdinRead(b"".join(blocks), problem))
 
 
@@ -357,14 +357,17 @@ def internal_error_result(error: BaseException, debug: Callable[[str], object]) 
     cause = resource_error(error)
     if cause is None and _is_changed(error):
         cause = (
-            "its files, or those of Python, were changed or removed while it ran, as by an upgrade;"
-            " see that the installation is whole, and run it again"
+            "its files, or those of Python, were changed or removed while it ran, for example by an upgrade;"
+            " check that the installation is complete, and run it again"
         )
     if cause is not None:
-        return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot work: {cause}"}
+        return {"status": "failed", "reason": "bad-environment", "message": f"servo-agg cannot run: {cause}"}
     for line in _trace(error):
         debug(line)
-    message = "a mistake in servo-agg itself; please report it, with what `-v` shows on stderr"
+    message = (
+        f"internal error in servo-agg: {type(error).__name__}{_place(error)};"
+        " please report it with the output of -v"
+    )
     return {"status": "failed", "reason": "internal", "message": message}
 
 
@@ -387,6 +390,17 @@ def _is_changed(error: BaseException) -> bool:
         )
     except OSError:
         return True
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error was raised, as ` at FILE:LINE`; "" if that is not known."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    file = trace.tb_frame.f_code.co_filename
+    return f" at {os.path.relpath(file, os.path.dirname(os.path.dirname(__file__)))}:{trace.tb_lineno}"
 
 
 def _trace(error: BaseException) -> list[str]:

@@ -103,10 +103,10 @@ def close_matches(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
 
 
 _RESOURCE_ERRORS = {
-    errno.EMFILE: "this process has too many open files (see ulimit -n, or lower `parallel`)",
+    errno.EMFILE: "too many open files (raise ulimit -n, or lower `parallel`)",
     errno.ENFILE: "the system has too many open files",
-    errno.EAGAIN: "there are too many processes or threads (see ulimit -u and -v, or lower `parallel`)",
-    errno.ENOMEM: "there is not enough memory (see ulimit -v)",
+    errno.EAGAIN: "too many processes or threads (raise ulimit -u and -v, or lower `parallel`)",
+    errno.ENOMEM: "out of memory (see ulimit -v)",
 }
 
 

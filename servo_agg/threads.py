@@ -66,7 +66,7 @@ def start(work: Work, stack: int = STACK_SIZE) -> None:
     try:
         _compat.start_new_thread(run, ())
     except RuntimeError:
-        raise BlockingIOError(errno.EAGAIN, "there can be no further thread") from None
+        raise BlockingIOError(errno.EAGAIN, "no further thread can be started") from None
 
 
 def _set_stack_size(size: int) -> None:

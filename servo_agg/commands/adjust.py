@@ -21,7 +21,7 @@ from servo_agg.errors import (
 )
 from servo_agg.lock import LOCK_FILE, holder, is_lock_file, try_lock
 from servo_agg.processes.by_psutil import load_psutil
-from servo_agg.protocol.messages import Progress, Reply, encode, parse_object
+from servo_agg.protocol.messages import Progress, Reply, clause, encode, parse_object
 from servo_agg.protocol.outcome import driver_table, failure_result, merge_replies
 from servo_agg.protocol.progress import OverallProgress
 from servo_agg.protocol.routing import (
@@ -56,18 +56,18 @@ _PSUTIL_WAIT = 5.0
 def read_request(stdin: bytes) -> Object:
     """Return the request that was read from stdin. Raises BadInput (SPEC 7.1)."""
     if not stdin or stdin.isspace():
-        raise BadInput('the input is empty: an adjust reads {"application": {...}} from stdin')
+        raise BadInput('the input is empty; expected {"application": {...}} on stdin')
     try:
         request = parse_object(stdin)
     except ValueError as error:
-        raise BadInput(f"the input is malformed: {error}") from None
+        raise BadInput(clause("the input", error)) from None
     if "application" not in request:
-        raise BadInput('the input has no "application": an adjust reads {"application": {...}} from stdin')
+        raise BadInput('the input has no "application"; expected {"application": {...}}')
     try:
         validate_shape(request)
         refuse_misplaced_settings(request)
     except SchemaError as error:
-        raise BadInput(f"the input is malformed: {error}") from None
+        raise BadInput(f"in the input, {error}") from None
     return request
 
 
@@ -77,9 +77,9 @@ def require_psutil() -> None:
         load_psutil()
     except Exception as error:  # noqa: BLE001 - without enough memory it may fail with any error
         raise BadEnvironment(
-            "an adjust needs the Python package psutil, to stop drivers with all their children."
-            f" It is missing or broken ({resource_error(error) or error});"
-            f" install it: {install_command()} --upgrade psutil"
+            "the Python package psutil, which an adjust needs to stop drivers with all their processes, is"
+            f" missing or broken ({resource_error(error) or error});"
+            f" install psutil: {install_command()} --upgrade psutil"
         ) from None
 
 
@@ -126,8 +126,8 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     require_psutil()
     if not context.watchdog_alive():
         raise BadEnvironment(
-            "an adjust needs the watchdog process, which stops the drivers if servo-agg is killed, but it"
-            " has ended. Nothing was changed. Find out what kills processes here, such as a lack of memory"
+            "the watchdog process, which would stop the drivers if servo-agg were killed, has exited; nothing"
+            " was changed; find out what kills processes here (out of memory?)"
         )
     if queried.failures:
         return Result(
@@ -150,8 +150,8 @@ def _take_lock(context: Context) -> None:
     directory, loop = context.config.directory, context.loop
     if not context.locks:
         raise BadEnvironment(
-            f"neither {directory} nor its adjust.d may be opened, so that no lock can be taken"
-            " against another adjust: let this user read one of them"
+            f"no lock can be taken against another adjust, since neither {directory} nor its adjust.d can be"
+            " opened; let this user read one of them"
         )
     limit = context.config.limit
     wait = _LOCK_WAIT if limit is None else min(_LOCK_WAIT, limit)
@@ -179,7 +179,9 @@ def _take_lock(context: Context) -> None:
             process = "" if pid is None else f" (process {pid})"
             raise Busy(f"another adjust{process} is running in {directory}; waited {wait:g} s for its end")
     if len(errors) == len(context.locks):
-        context.debug(f"no lock is taken: the file system of {directory} knows none ({errors[0]})")
+        context.debug(
+            f"no lock is taken: the file system of {directory} does not support locks ({errors[0]})"
+        )
 
 
 def _wait_for_lock(context: Context, descriptor: int, deadline: float) -> bool:
@@ -202,7 +204,7 @@ def refuse_without_drivers(context: Context, request: Object | None, assignments
         route(request_from_assignments(assignments, {}) if request is None else request, {})
     except UnknownSettings as error:
         names = ", ".join(context.config.listing.not_executable)
-        remedy = f"; chmod +x makes drivers of the files there: {names}" if names else ""
+        remedy = f"; to make the files there drivers, use chmod +x: {names}" if names else ""
         raise UnknownSettings(
             f"{error}: there is no driver in {context.config.directory}/adjust.d{remedy}"
         ) from None
@@ -218,7 +220,7 @@ def _adjust_drivers(context: Context, application: str, requests: Mapping[str, O
             *(
                 progress.advance(name, message)
                 if isinstance(message, Progress)
-                else progress.format_line(name, "its output is malformed; stopping it")
+                else progress.format_line(name, "printed malformed output; stopping it")
                 for message in messages
                 if not isinstance(message, Reply)
             )

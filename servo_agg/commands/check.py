@@ -20,7 +20,7 @@ from servo_agg.commands.query import (
     version_of,
 )
 from servo_agg.config import STDERR_WORDS, VERBOSE_STDERR, quoted_value
-from servo_agg.errors import Conflict, UserError, close_matches
+from servo_agg.errors import Conflict, UserError, close_matches, install_command
 from servo_agg.protocol.settings import iter_settings, join_names
 
 TYPE_CHECKING = False
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
-_REMEDY = "correct it: until then every operation fails"
+_REMEDY = "fix it; every operation fails until then"
 
 
 def check(
@@ -100,8 +100,7 @@ def _conflict_problems(outcomes: list[Outcome]) -> list[Problem]:
                 "conflict",
                 f"only one driver may describe a setting, but {join_names(names)} describe"
                 f" {join_names(paths)}",
-                "let one of them describe each: give the component another name in the others, or have them"
-                " describe less",
+                "rename the component in all but one of them, or remove the setting from their descriptions",
             )
             for names, paths in shared.items()
         ]
@@ -114,12 +113,13 @@ def _environment_problems(config: Config) -> list[Problem]:
         return []
     near = close_matches(value, STDERR_WORDS)
     what = (
-        f"the environment variable {VERBOSE_STDERR} is {quoted_value(value)}, none of"
-        f" {join_names(STDERR_WORDS)}: it counts as none, so that no message shows the stderr of a failed"
-        " driver"
+        f"the environment variable {VERBOSE_STDERR} must be {join_names(STDERR_WORDS, 'or')}, got"
+        f" {quoted_value(value)}; it counts as none, so no message shows the stderr of a failed driver"
     )
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return [Problem((), "", what, f"set it to one of these, or unset it, which means all{hint}")]
+    return [
+        Problem((), "", what, f"set {VERBOSE_STDERR} to one of these, or unset it, which means all{hint}")
+    ]
 
 
 def _directory_problems(context: Context) -> list[Problem]:
@@ -128,7 +128,14 @@ def _directory_problems(context: Context) -> list[Problem]:
     try:
         require_psutil()
     except UserError as error:
-        problems.append(Problem((), "", str(error), "install it as said: until then every adjust fails"))
+        problems.append(
+            Problem(
+                (),
+                "",
+                str(error),
+                f"install psutil: {install_command()} --upgrade psutil; every adjust fails until then",
+            )
+        )
     return problems
 
 
@@ -137,10 +144,10 @@ def _listing_problems(context: Context) -> list[Problem]:
     problems = []
     if config.listing.unreachable:
         names = "; ".join(f"adjust.d/{name} {why}" for name, why in config.listing.unreachable.items())
-        problems.append(Problem((), "", names, "mend what cannot be followed, or take it away"))
+        problems.append(Problem((), "", names, "fix or remove the link"))
     scripts = [name for name in config.listing.not_executable if _is_script(f"adjust.d/{name}")]
     if scripts and config.drivers:
-        what = f"{join_names(scripts)}: has a #! line but is not executable, so it is not run"
+        what = f"{join_names(scripts)}: has a #! line but is not executable, so it is not run as a driver"
         paths = " ".join(quote(f"adjust.d/{name}") for name in scripts)
         problems.append(
             Problem((), "", what, f"chmod +x {paths}; or move what is not a driver out of adjust.d")
@@ -148,19 +155,19 @@ def _listing_problems(context: Context) -> list[Problem]:
     data = [name for name in config.drivers if _is_data(f"adjust.d/{name}")]
     if data and not config.listing.not_executable:
         what = (
-            "every file in adjust.d is executable, as on a volume that gives all files the same mode, and so"
-            f" what has no #! line is taken for a driver: {join_names(data)}"
+            "every file in adjust.d is executable, as on a volume where all files have the same mode, so files"
+            f" without a #! line are run as drivers: {join_names(data)}"
         )
         remedy = (
-            "write a #! line where one is missing; move what is no driver out of adjust.d, or let its name"
-            " begin with a dot"
+            "add a #! line where it is missing; move what is not a driver out of adjust.d, or give it a name"
+            " that begins with a dot"
         )
         problems.append(Problem((), "", what, remedy))
     if not config.drivers:
         files = " ".join(quote(f"adjust.d/{name}") for name in config.listing.not_executable)
-        or_else = f", or make executable what is there: chmod +x {files}" if files else ""
-        what = f"there is no driver in {config.directory}/adjust.d"
-        problems.append(Problem((), "", what, f"put executable files there{or_else}"))
+        or_else = f", or make the files there executable: chmod +x {files}" if files else ""
+        what = f"no driver in {config.directory}/adjust.d"
+        problems.append(Problem((), "", what, f"add executable files{or_else}"))
     return problems
 
 
@@ -190,8 +197,8 @@ def _pattern_problems(context: Context) -> list[Problem]:
         Problem(
             (),
             "",
-            f"config.yaml: agg.{key} has the pattern {pattern!r}, which matches no driver",
-            f"correct it, or leave it out; the drivers are {join_names(context.config.drivers)}",
+            f"config.yaml: a pattern of agg.{key} matches no driver: {pattern!r}",
+            f"fix or remove it; the drivers are {join_names(context.config.drivers)}",
         )
         for key, pattern in context.config.unmatched
     ]
@@ -203,26 +210,24 @@ def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -
     if drivers_fail:
         path = quote(config.environment["PYTHONPATH"])
         remarks.append(
-            f"before you run a driver by hand, give it what it finds here: export PYTHONPATH={path}"
+            f"to run a driver by hand, first set the path of its modules: export PYTHONPATH={path}"
         )
     data = [name for name in config.listing.not_executable if not _is_script(f"adjust.d/{name}")]
     if config.drivers and data:
         remarks.append(
-            f"passed over, since not executable: {join_names(data)};"
-            " should one be a driver: chmod +x adjust.d/NAME"
+            f"ignored (not executable): {join_names(data)}; to make one a driver: chmod +x adjust.d/NAME"
         )
     if config.listing.leftovers:
         remarks.append(
-            "passed over although executable, since named like a backup copy or hidden:"
-            f" {join_names(config.listing.leftovers)}; should one be a driver, give it another name"
+            f"ignored (named like a backup copy or hidden): {join_names(config.listing.leftovers)};"
+            " to make one a driver, rename it"
         )
     if config.listing.documents:
         remarks.append(
-            "passed over although executable, since named like a document and without a #! line:"
-            f" {join_names(config.listing.documents)}"
+            f"ignored (named like a document, and without a #! line): {join_names(config.listing.documents)}"
         )
     if config.drivers and application is None:
-        remarks.append("settings were not asked for; adjust --check APP asks for them too")
+        remarks.append("settings were not checked; adjust --check APP checks them too")
     return remarks
 
 

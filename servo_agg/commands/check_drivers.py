@@ -9,6 +9,7 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
+import re
 from shlex import quote
 
 from servo_agg.commands.check_report import Problem
@@ -64,7 +65,7 @@ class DriverCheck:
         for call in calls:
             outcome = outcomes.get(call.name)
             if outcome is None:
-                self._add(phase, call.name, "not asked", "was not asked any more", "fix the others first")
+                self._add(phase, call.name, "not asked", "was not asked", "fix the others first")
             elif not (outcome.ok or context.loop.cause):
                 outcomes[call.name] = self._ask_again(phase, call, outcome, answering, validate)
         for name, outcome in outcomes.items():
@@ -78,13 +79,13 @@ class DriverCheck:
             if not isinstance(entry, dict):
                 continue
             if entry.get("message"):
-                what = f"{path}{driver}, a driver inside it, fails: {to_text(entry['message'])}"
+                what = f"its inner driver {path}{driver} fails: {to_text(entry['message'])}"
                 self._add(
                     "info",
                     name,
                     "driver inside",
                     what,
-                    "run adjust --check in the directory that it leads to",
+                    "run adjust --check in the inner servo directory",
                 )
             self._add_inner_problems(name, entry, f"{path}{driver}: ")
 
@@ -109,11 +110,13 @@ class DriverCheck:
             return outcome
         # Of several drivers that disturb one another, a different one may fail the next time.
         if self._parallel and not all(beside.ok for beside in self._run_again(phase, calls, validate)):
-            what = f"fails when it is asked beside the others, but answers alone: {outcome.message}"
+            what = (
+                f"fails when asked together with the others, but answers when asked alone: {outcome.message}"
+            )
             self._add(phase, call.name, "alone only", what, _SERIAL_REMEDY)
         else:
-            what = f"failed when it was asked first, but not the second time: {outcome.message}"
-            self._add(phase, call.name, "unsteady", what, f"run it by hand, a few times: {_command(call)}")
+            what = f"failed the first time it was asked, but not the second: {outcome.message}"
+            self._add(phase, call.name, "unsteady", what, f"run it by hand several times: {_command(call)}")
         return again[0]
 
     def _add(self, phase: CheckPhase, name: str, verdict: str, what: str, remedy: str) -> None:
@@ -151,9 +154,8 @@ class DriverCheck:
 
 
 _SERIAL_REMEDY = (
-    'in config.yaml, section agg, serial: ["*"] has them asked one at a time; rather than * give the names of'
-    " those that are in each other's way, if you know them. If it only needs longer beside them, raise"
-    " OPTUNE_IO_TIMEOUT"
+    'have the drivers asked one at a time: set serial: ["*"] in section agg of config.yaml, or list only the'
+    " drivers that conflict; if it is only slower when others run, raise OPTUNE_IO_TIMEOUT"
 )
 
 
@@ -163,9 +165,16 @@ def _command(call: DriverCall) -> str:
 
 def _remedy(call: DriverCall, outcome: Outcome) -> str:
     if outcome.facts.failure == "cannot-start":
-        return f"once that is mended, this must start it: {_command(call)}"
+        return f"fix that, then verify with: {_command(call)}"
+    module = _MISSING_MODULE.search(outcome.facts.stderr)
+    if module is not None:
+        return f"install {module.group(1).partition('.')[0]} for the interpreter in its #! line"
     what = {
-        "timeout": "see what it waits for, or whether it only needs longer",
-        "malformed": "see what it prints: only JSON objects may go to its stdout",
-    }.get(outcome.reason, "see what it says")
-    return f"run it by hand: {_command(call)}; {what}"
+        "timeout": "; find out what it waits for, or raise OPTUNE_IO_TIMEOUT",
+        "malformed": "; only JSON objects may go to its stdout",
+    }.get(outcome.reason, "")
+    return f"run it by hand: {_command(call)}{what}"
+
+
+_MISSING_MODULE = re.compile(r"No module named '([\w.]+)'\s*$")
+"""The end of the stderr of a Python program that lacks a module."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from servo_agg.config import Config
 
-_WRITABLE = "may be written by everybody on this machine"
+_WRITABLE = "world-writable"
 
 _MODULES = (".py", ".pyc", ".so")
 
@@ -43,7 +43,7 @@ def writable_by_all(config: Config) -> list[Problem]:
     search.examine(_programs_in("."))
     for path in ("config.yaml", config.environment.get("OPTUNE_CONFIG")):
         if path:
-            search.examine([path], why="it tells drivers what to do")
+            search.examine([path], why="configures the drivers")
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for path in (*_packages_in("."), package):
         search.examine(_tree(path), root=path)
@@ -82,8 +82,8 @@ class _Search:
     ) -> None:
         """Add one problem for those of the files and directories that everybody may write to.
 
-        `root` is the directory that holds them all, if there is one. `why` says why it is a problem, if not
-        because they are run.
+        `root` is the directory that holds them all, if there is one. `why` says what a file does, if it is
+        not run.
         """
         targets: dict[str, str] = {}
         for path in paths:
@@ -97,11 +97,12 @@ class _Search:
                 if _writable_by_all(target):
                     targets[target] = path
         if targets:
-            why = why or f"what {'it holds' if len(targets) == 1 else 'they hold'} is run as us"
             names = [self._named(path, target) for target, path in targets.items()]
             if len(names) > _MAX_NAMED + 1:
                 names[_MAX_NAMED:] = [f"{len(names) - _MAX_NAMED} more"]
-            what = f"{join_names(names)} {_WRITABLE}, and {why}"
+            one = len(targets) == 1
+            why = why or ("runs as the agent's user" if one else "run as the agent's user")
+            what = f"{join_names(names)} {'is' if one else 'are'} {_WRITABLE} and {why}"
             self._found.append(Problem(drivers, "writable", what, self._remedy(list(targets), root)))
 
     def examine_program(self, path: str, drivers: Sequence[str] = ()) -> None:
@@ -126,21 +127,21 @@ class _Search:
                 continue
             shown, holds = self._shown(path), self._shown(directory.holds)
             if sticky:
-                action = f"put modules beside {holds}, which it imports"
+                action = f"add modules next to {holds}, which it would import"
                 remedy = f"move {holds} to a directory that only its owner may write to"
             else:
-                action = f"put something else in the place of {holds}"
+                action = f"replace {holds}"
                 remedy = f"chmod o-w {quote(shown)}"
                 if not directory.imports:
                     remedy += f"; or chmod +t {quote(shown)}, if others must be able to write there"
-            what = f"{shown} {_WRITABLE}: anybody can {action}"
+            what = f"{shown} is {_WRITABLE}: any user can {action}"
             self._found.append(Problem(list(dict.fromkeys(directory.drivers)), "writable", what, remedy))
         return self._found
 
     def _remedy(self, targets: Sequence[str], root: str) -> str:
         if targets == [self._servo] and os.stat(self._servo).st_mode & stat.S_ISVTX:
             # Most likely it is /tmp, whose mode must not change.
-            return "move what is in it to a directory that only its owner may write to"
+            return "move its content to a directory that only its owner may write to"
         if root and len(targets) > _MAX_NAMED:
             return f"chmod -R o-w {quote(self._shown(root))}"
         return f"chmod o-w {' '.join(quote(self._shown(target)) for target in targets)}"
@@ -153,7 +154,7 @@ class _Search:
 
     def _named(self, path: str, target: str) -> str:
         given, found = self._shown(path), self._shown(target)
-        return found if given == found else f"{given} (which leads to {found})"
+        return found if given == found else f"{given} (a link to {found})"
 
 
 _MAX_LINKS = 40

@@ -75,7 +75,7 @@ def report_text(
         for line in _bounded(problem.what.splitlines() or [""]):
             lines += wrap(line, width, start, _INDENT)
             start = _INDENT
-        lines += [f"{_INDENT}to do: {escape_unprintable(problem.remedy)}", ""]
+        lines += [f"{_INDENT}fix: {escape_unprintable(problem.remedy)}", ""]
     lines += [f"remark: {escape_unprintable(remark)}" for remark in remarks]
     good = sum(1 for row in rows if row["verdict"] == "ok")
     found = pluralize(len(problems), "problem") if problems else "no problem"
@@ -95,7 +95,7 @@ def _bounded(lines: list[str]) -> list[str]:
     if left_out > 1:
         lines = [
             *lines[:_HEAD_LINES],
-            f"... {left_out} lines left out, --json has them ...",
+            f"... {left_out} lines omitted; --json shows them ...",
             *lines[-_TAIL_LINES:],
         ]
     return [truncate_middle(escape_unprintable(line), _MAX_LINE) for line in lines]

@@ -84,7 +84,7 @@ def _change(path: tuple[str | None, str], described: Any, setting: Any) -> Objec
         "from": present.get("value"),
         "to": wanted,
         "limits": {key: present[key] for key in ("min", "max", "step", "values") if key in present},
-        "wrong": _violation(present, wanted) if _has_value(setting) else "no object with a value",
+        "wrong": _violation(present, wanted) if _has_value(setting) else 'expected {"value": ...}',
     }
 
 
@@ -102,10 +102,10 @@ def _violation(described: Object, value: Any) -> str | None:
     if isinstance(values, list):
         # As in JSON, true is not 1, but 1.0 is.
         fits = any(value == one and json_type(value) == json_type(one) for one in values)
-        return None if fits else "not in its list"
+        return None if fits else "not in its list of values"
     if not any(_is_number(described.get(key)) for key in ("min", "max")):
         return None
-    return _range_violation(described, value) if _is_number(value) else "no number"
+    return _range_violation(described, value) if _is_number(value) else "not a number"
 
 
 _NEGLIGIBLE = Fraction(1, 10**6)
@@ -187,7 +187,7 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
         lines.append("nothing to adjust: no driver would be run")
     if skipped:
         lines.append(
-            f"not run, since nothing of theirs is in the input: {', '.join(map(escape_unprintable, skipped))}"
+            f"not run (the input has no setting of theirs): {', '.join(map(escape_unprintable, skipped))}"
         )
     return lines
 

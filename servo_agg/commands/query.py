@@ -124,14 +124,14 @@ def warn_about_drivers(context: Context) -> None:
 def _why_no_driver(config: Config) -> str:
     listing = config.listing
     not_executable, named = len(listing.not_executable), len(listing.leftovers) + len(listing.documents)
-    noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
-    cause = ", since the file system is mounted noexec" if noexec else ""
-    by_name = f", {_files(named)} because of the name" if named else ""
-    remedy = "; chmod +x makes a file a driver" if not_executable and not noexec else ""
-    return (
-        f"{_files(not_executable)} passed over for lack of the executable flag, or of our right to use it"
-        f"{cause}{by_name}{remedy}"
-    )
+    parts = []
+    if not_executable:
+        noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
+        cause = "the file system is mounted noexec" if noexec else "to make a file a driver: chmod +x FILE"
+        parts.append(f"{_files(not_executable)} ignored, not executable; {cause}")
+    if named:
+        parts.append(f"{_files(named)} ignored because of the name")
+    return "; ".join(parts) or "adjust.d is empty"
 
 
 def _files(count: int) -> str:
@@ -232,7 +232,7 @@ def check_description(outcome: Outcome) -> None:
     try:
         outcome.body = normalize_description(outcome.body)
     except SchemaError as error:
-        outcome.fail("malformed", f"its answer is no description: {error}")
+        outcome.fail("malformed", f"its reply is not a description: {error}")
 
 
 def query(context: Context, application: str) -> Result:
@@ -286,7 +286,7 @@ def _run_info(context: Context, application: str | None) -> list[Outcome]:
 def check_info(outcome: Outcome) -> None:
     """Fail an outcome whose reply has no version (SPEC 4)."""
     if not version_of(outcome):
-        outcome.fail("malformed", "its answer has no version")
+        outcome.fail("malformed", "its reply has no version")
 
 
 def version_of(outcome: Outcome) -> str:

@@ -218,21 +218,21 @@ def _open_exit_notification(pid: int) -> int:
 _FIRST_LINE = 256
 """Bytes of the first line that Linux looks at."""
 
-_CR_LF = "its first line ends in CR LF, as Windows writes it; save it with LF line ends"
+_CR_LF = "its first line ends in CR LF (Windows line endings); save it with LF line endings"
 
-_CR = "its lines end in CR alone, as old Macs wrote them; save it with LF line ends"
+_CR = "its lines end in CR (old Mac line endings); save it with LF line endings"
 
 _BEGINNINGS = {
-    b"\x7fELF": "it is a program for another kind of machine, or what it is linked with is missing",
-    b"\xef\xbb\xbf#!": "a byte order mark stands before its #! line; save it without one",
+    b"\x7fELF": "it is a program for another CPU architecture, or a library that it needs is missing",
+    b"\xef\xbb\xbf#!": "it begins with a byte order mark; save it without one",
 }
 
-_NOT_EXECUTABLE = "it cannot be executed; check its permissions, and that its file system allows programs"
+_NOT_EXECUTABLE = "it is not executable; check its permissions, and whether its file system is mounted noexec"
 
 _CAUSES = {
-    errno.E2BIG: "its arguments and environment together are too long",
-    errno.ETXTBSY: "the file is being written to; try again when that is done",
-    errno.ELOOP: "it is a link that leads in a circle",
+    errno.E2BIG: "its arguments and environment are too long",
+    errno.ETXTBSY: "the file is open for writing; try again later",
+    errno.ELOOP: "it is a symbolic link that leads back to itself",
 }
 
 
@@ -242,10 +242,10 @@ def _start_failure(path: str, error: OSError | MemoryError) -> str:
     if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
         if os.path.exists(path) and not os.path.isfile(path):
             # To open it might take for ever: it may be a pipe.
-            return "it is no regular file any more, as it was when adjust.d was listed"
+            return "it is no longer a regular file, as it was when adjust.d was listed"
         return _first_line_fault(path, number)
     if number == errno.ELOOP and os.path.exists(path):
-        return "its interpreter is a script, whose interpreter is a script, and so on too often"
+        return "its interpreter is a script, which needs a script, and so on; name a program in its #! line"
     return resource_error(error) or _CAUSES.get(number) or os.strerror(number)
 
 
@@ -254,7 +254,7 @@ def _first_line_fault(path: str, number: int) -> str:
         with open(path, "rb") as driver:
             first = driver.readline(_FIRST_LINE)
     except FileNotFoundError:
-        return "the file has vanished since adjust.d was listed"
+        return "the file was removed after adjust.d was listed"
     except OSError as error:
         return f"the file cannot be read ({os.strerror(error.errno or 0)}); check its permissions"
     if first.startswith(b"#!"):
@@ -263,7 +263,7 @@ def _first_line_fault(path: str, number: int) -> str:
         if first.startswith(beginning):
             return cause
     if number == errno.ENOEXEC:
-        return "it is no program: it has no #! line that names its interpreter"
+        return "it has no #! line (the first line should be, for example, #!/bin/sh)"
     return _NOT_EXECUTABLE
 
 
@@ -289,5 +289,5 @@ def _interpreter_fault(path: str, first: bytes, number: int) -> str:
     if number == errno.ENOENT:
         return f"its interpreter {interpreter} does not exist"
     if os.access(path, os.X_OK):
-        return f"its interpreter {interpreter} may not be executed"
+        return f"its interpreter {interpreter} is not executable"
     return _NOT_EXECUTABLE

@@ -193,7 +193,7 @@ class DriverRun:
                 self._reply = message
                 debug(f"{self.call.name}: replies ", message.body)
             elif isinstance(message, Malformed):
-                self._fail("malformed", f"its output is malformed: {message.reason}")
+                self._fail("malformed", message.reason)
         return messages
 
     def _handle_exit(self) -> None:
@@ -238,10 +238,10 @@ class DriverRun:
             return f"was silent for {self._deadlines.silent_for(now):.1f} s"
         waited = self._deadlines.started_at - (timeouts.until - timeouts.allowance)
         if waited < max(0.5, timeouts.allowance / 4):
-            return f"gave no answer within {timeouts.allowance:g} s"
+            return f"did not answer within {timeouts.allowance:g} s"
         return (
-            f"gave no answer within the {timeouts.allowance:g} s that all drivers have together, having been"
-            f" begun {waited:.1f} s late because of `parallel` or `serial`,"
+            f"did not answer within the {timeouts.allowance:g} s that all drivers share (it started"
+            f" {waited:.1f} s late because of `parallel` or `serial`)"
         )
 
     def _fail(self, failure: Failure, text: str) -> None:
@@ -394,7 +394,7 @@ def not_started(call: DriverCall, options: PhaseOptions) -> Outcome:
     facts.option = "" if options.adjusting else call.arguments[0]
     facts.failure = "timeout"
     facts.failure_text = (
-        f"was not begun within the {options.timeouts.allowance:g} s that all drivers have together, because"
+        f"was not started within the {options.timeouts.allowance:g} s that all drivers share, because"
         " of `parallel` or `serial`"
     )
     return Outcome(call.name, None, facts, adjusting=options.adjusting)

@@ -188,10 +188,10 @@ class Supervisor:
         if run.exited:
             return
         if info.ok and info.body.get("has_cancel") is True:
-            self._debug(f"{info.name}: cancelling it")
+            self._debug(f"{info.name}: canceling it")
             run.cancel(self._loop.now(), is_aggregator="drivers" in info.body)
         else:
-            self._debug(f"{info.name}: cannot be cancelled, may finish")
+            self._debug(f"{info.name}: cannot be canceled and may finish")
 
     def _stop(self, runs: Iterable[DriverRun], cause: str | None) -> None:
         runs = [run for run in runs if run.state == "running"]

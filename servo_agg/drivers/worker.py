@@ -65,7 +65,7 @@ class HeadTailBuffer:
 
     def text(self) -> str:
         """Return what was kept, with a note where bytes are missing."""
-        note = f"\n... {self._omitted} bytes left out ...\n".encode() if self._omitted else b""
+        note = f"\n... {self._omitted} bytes omitted ...\n".encode() if self._omitted else b""
         return bytes(self._head + note + self._tail).decode("utf-8", "replace")
 
 

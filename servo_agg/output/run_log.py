@@ -62,7 +62,7 @@ class _LogWriter(Writer):
             self.refusal = f"cannot be written: {os.strerror(error.errno or 0)}"
         except (ValueError, MemoryError):
             # UnicodeEncodeError is a ValueError.
-            self.refusal = "cannot be written: its path does not fit the encoding of file names here"
+            self.refusal = "cannot be written: its path cannot be encoded in this locale"
         if self.refusal:
             with self._lock:
                 self._discard()
@@ -75,7 +75,7 @@ class _LogWriter(Writer):
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
         if _is_in_use(descriptor):
             os.close(descriptor)
-            return "is our stdout or config.yaml: nothing is logged"
+            return "is stdout or config.yaml, so nothing is logged"
         self._descriptor = descriptor
         if S_ISREG(os.fstat(descriptor).st_mode):
             self._reader = self._open_reader(descriptor)

@@ -152,7 +152,7 @@ def timing_chart(records: Sequence[PhaseRecord], total: float, *, width: int | N
         bar = " " * start + "=" * max(1, min(axis_width - start, length))
         lines.append(_pad(label, label_width, right=False) + _GAP + bar)
     sequential = _seconds_without_driver(ordered, total) + sum(record.seconds for record in ordered)
-    lines.append(f"total {total:.3f} s; one after another it would have been {sequential:.3f} s")
+    lines.append(f"total {total:.3f} s; one after another they would take {sequential:.3f} s")
     return lines
 
 

@@ -27,7 +27,7 @@ _loading = Lock()
 def load_psutil() -> None:
     """Import psutil. Raises what the import raises, which is not ImportError alone."""
     if not _loading.acquire(timeout=_LOAD_TIMEOUT):
-        raise ImportError("it takes too long to load")
+        raise ImportError("loading it takes too long")
     stderr, sys.stderr = sys.stderr, io.StringIO()
     try:
         # The same check as for our own modules: see IMPORT_MEMORY.

@@ -388,7 +388,7 @@ class Tree:
     def names(self, snapshot: Snapshot) -> list[str]:
         """Return names of the live members, for messages."""
         names = [process.name() for process in self.living(snapshot)]
-        return [*names, f"a hidden process of group {self.leader}"] if self._hidden else names
+        return [*names, f"a hidden process of process group {self.leader}"] if self._hidden else names
 
     def _living(self, snapshot: Snapshot) -> list[Process]:
         processes = snapshot.processes

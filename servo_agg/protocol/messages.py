@@ -83,7 +83,7 @@ class Reply:
 
 
 class Malformed:
-    """Output that is not a message. `reason` completes the sentence "its output is malformed: ..."."""
+    """Output that is not a message. `reason` says what the driver did wrong."""
 
     __slots__ = ("reason",)
 
@@ -103,13 +103,13 @@ class _InvalidNumber(ValueError):
 
 
 def _reject_constant(name: str) -> float:
-    raise _InvalidNumber(f"{name} is no JSON number")
+    raise _InvalidNumber(f"contains {name}, which is not a JSON number")
 
 
 def _finite_float(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
-        raise _InvalidNumber("a number in it is out of range")
+        raise _InvalidNumber("contains a number that is out of range")
     return number
 
 
@@ -143,32 +143,42 @@ def decode(line: bytes, *, unique_keys: bool) -> Message:
     Never raises (SPEC 4).
     """
     if len(line) > LINE_LIMIT:
-        return Malformed(f"it is longer than 4 MiB: {quote(line)}")
+        return Malformed(f"printed a line that is longer than 4 MiB: {quote(line)}")
     try:
         body = parse_object(line, unique_keys=unique_keys)
     except ValueError as error:
-        return Malformed(str(error))
+        return Malformed(clause("printed a line that", error))
     if "progress" in body and "status" not in body:
         return Progress.from_body(body)
     return Reply.from_body(body)
 
 
+def clause(subject: str, error: ValueError) -> str:
+    """Return a sentence about an error of `parse_object`: `the input is not JSON: 'hello'`."""
+    text = str(error)
+    return text if text.startswith(_EXPECTED) else f"{subject} {text}"
+
+
+_EXPECTED = "expected "
+
+
 def parse_object(document: bytes, *, unique_keys: bool = True) -> JsonObject:
     """Parse one JSON object. With `unique_keys`, an object in it that has a key twice is an error.
 
-    Raises ValueError whose text completes the sentence "... is malformed: ..." (SPEC 4).
+    Raises ValueError whose text is a predicate, `is not JSON: 'hello'`, or begins with "expected": see
+    `clause` (SPEC 4).
     """
     try:
         text = document.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"it is not UTF-8: {quote(document)}") from None
+        raise ValueError(f"is not UTF-8: {quote(document)}") from None
     try:
         value = parse_value(text, unique_keys=unique_keys)
     except ValueError as error:
         raise ValueError(f"{error}: {quote(document)}") from None
     if not isinstance(value, dict):
         raise ValueError(  # noqa: TRY004 - callers expect one type for whatever is wrong
-            f"it is no object but {json_type(value)}: {quote(document)}"
+            f"{_EXPECTED}a JSON object, got {json_type(value)}: {quote(document)}"
         )
     return value
 
@@ -184,13 +194,13 @@ value that we parse must also be merged and encoded without reaching the recursi
 def parse_value(text: str, *, unique_keys: bool = True) -> Any:
     """Parse one JSON value. `unique_keys`: see `parse_object`.
 
-    Raises ValueError with the cause in words (SPEC 4).
+    Raises ValueError whose text is a predicate, such as `is not JSON` (SPEC 4).
     """
     if text.startswith("\ufeff"):
-        raise ValueError("it begins with a byte order mark")
+        raise ValueError("begins with a byte order mark")
     # Nearly every line has too few brackets to be nested too deeply: counting them is cheap.
     if text.count("{") + text.count("[") > DEPTH_LIMIT and _depth(text) > DEPTH_LIMIT:
-        raise ValueError(f"it is nested more than {DEPTH_LIMIT} levels deep")
+        raise ValueError(f"is nested more than {DEPTH_LIMIT} levels deep")
     try:
         text = text.strip(_WHITE_SPACE)
         try:
@@ -204,7 +214,7 @@ def parse_value(text: str, *, unique_keys: bool = True) -> Any:
         # of the interpreter. The other types depend on the version: a JSONDecodeError, or what is raised
         # where the module `json` cannot be imported.
         if type(error) is ValueError:
-            raise ValueError("a whole number in it has too many digits") from None
+            raise ValueError("contains a whole number with too many digits") from None
         raise ValueError(_syntax_error_text(text)) from None
     if end < len(text):
         raise ValueError(_syntax_error_text(text))
@@ -267,12 +277,12 @@ def json_type(value: object) -> str:
     if isinstance(value, (int, float)):
         return "a number"
     if isinstance(value, str):
-        return "a text"
+        return "a string"
     return "a list" if isinstance(value, list) else "an object"
 
 
 def _syntax_error_text(text: str) -> str:
-    """Return a sentence that gives the position at which a text stops being JSON."""
+    """Return a predicate that gives the position at which a text stops being JSON."""
     position = 0
     try:
         from json import loads  # noqa: PLC0415 - slow to import, and needed only for a mistake
@@ -281,11 +291,11 @@ def _syntax_error_text(text: str) -> str:
     except (ImportError, OSError, ValueError) as error:
         # The import fails where no descriptor is left.
         position = getattr(error, "pos", 0)
-    return f"it is no JSON from character {position + 1} on" if position else "it is no JSON"
+    return f"is not JSON from character {position + 1} on" if position else "is not JSON"
 
 
 def _duplicate_key_text(value: object) -> str:
-    """Return a sentence about the first of the outermost keys that occur more than once; "" if there is none.
+    """Return a predicate about the first of the outermost keys that occur more than once; "" without one.
 
     `value` has objects as _Pairs.
     """
@@ -299,7 +309,7 @@ def _duplicate_key_text(value: object) -> str:
             if key is not None:
                 count = keys.count(key)
                 times = "twice" if count == 2 else f"{count} times"  # noqa: PLR2004 - "twice" is two
-                return f"{_path_text((path, key))} is given {times}"
+                return f"has the key {_path_text((path, key))} {times}"
             children = [(child, (path, key)) for key, child in value]
         elif isinstance(value, list):
             children = [(child, (path, index)) for index, child in enumerate(value)]

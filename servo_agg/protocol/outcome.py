@@ -134,29 +134,30 @@ class Outcome:
         if facts.failure is not None:
             return [facts.failure_text]
         words = []
+        replied_ok = "replied ok but " if reply is not None and reply.status == "ok" else ""
         if facts.stop_cause is not None:
             words.append("was stopped")
             if facts.killed_by == "SIGKILL":
-                words.append("did not end on SIGTERM and was killed by SIGKILL")
+                words.append("did not exit after SIGTERM and was killed by SIGKILL")
         elif facts.killed_by is not None:
-            words.append(f"killed by {facts.killed_by}")
+            words.append(f"{replied_ok or 'was '}killed by {facts.killed_by}")
         elif facts.exit_code:
-            words.append(f"exited with status {facts.exit_code}")
+            words.append(f"{replied_ok}exited with status {facts.exit_code}")
         if reply is None:
             words.append("gave no reply")
         elif "status" not in reply.body:
             words += ["its reply has no status"] if adjusting else []
         elif reply.status is None:
-            words.append(f"the status in its reply is {json_type(reply.body['status'])}, not a text")
+            words.append(f'the "status" in its reply must be a string, got {json_type(reply.body["status"])}')
         elif reply.status != "ok" and _resembles_ok(reply.status):
-            words.append(f'the status in its reply is {reply.status!r}, not "ok"')
+            words.append(f'the "status" in its reply must be "ok", got {reply.status!r}')
         return [*words, facts.hint] if facts.hint else words
 
     def _format_message(self, words: list[str]) -> str:
         """Return the driver's own message, then what we know, then its stderr."""
         facts = self.facts
         own = (to_text(self.body.get("message")) or to_text(self.body.get("error"))).strip()
-        known = ", ".join(words) or ("" if own else "gave no message")
+        known = ", ".join(words) or ("" if own else "failed without a message")
         known = ": ".join(part for part in (facts.option and f"on {facts.option}", known) if part)
         sentence = f"{own} ({known})" if own and known else own or known
         return f"{sentence}; stderr: {facts.stderr}" if facts.stderr else sentence

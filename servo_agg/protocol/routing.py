@@ -10,7 +10,7 @@ Rules (SPEC 7, 11, 14):
 from __future__ import annotations
 
 from servo_agg.errors import BadInput, UnknownSettings, close_matches
-from servo_agg.protocol.messages import DuplicateKey, parse_value, quoted_name, to_json
+from servo_agg.protocol.messages import DuplicateKey, clause, parse_value, quoted_name, to_json
 from servo_agg.protocol.settings import deep_merge, dotted_path, format_setting, iter_settings, join_names
 
 TYPE_CHECKING = False
@@ -142,7 +142,7 @@ def request_from_assignments(assignments: Sequence[str], description: Descriptio
         try:
             value = text if isinstance(present, str) else _value_or_text(text)
         except DuplicateKey as error:
-            raise BadInput(f"--set {name}: in its value {error}") from None
+            raise BadInput(f"--set {name}: {clause('the value', error)}") from None
         _set(application, path, {"value": value})
     if unknown:
         raise UnknownSettings(
@@ -160,7 +160,7 @@ def _longest_described(assignment: str, paths_by_name: Mapping[str, object]) -> 
 def _single_path(assignment: str, paths: list[SettingPath]) -> SettingPath:
     if len(paths) > 1:
         words = " and ".join(f"{setting!r} of {_component_text(component)}" for component, setting in paths)
-        raise BadInput(f"--set {assignment} may mean {words}: give it on stdin instead")
+        raise BadInput(f"--set {assignment} may mean {words}; give it on stdin instead")
     return paths[0]
 
 

@@ -45,9 +45,9 @@ def format_setting(path: SettingPath) -> str:
     return f"setting {name}" + (" of the application" if path[0] is None else "")
 
 
-def join_names(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str], word: str = "and") -> str:
     """Return one or more names as a list in a sentence: `a, b and c`."""
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    return f" {word} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 # The shape of descriptions and requests.
@@ -70,7 +70,7 @@ def _object_at(parent: JsonObject, key: str, path: str) -> JsonObject:
     """Return `parent[key]`, `{}` if it is absent. Raises SchemaError if it is not an object."""
     value = parent.get(key, {})
     if not isinstance(value, dict):
-        raise SchemaError(f"{path} is {json_type(value)}, not an object")
+        raise SchemaError(f"{path} must be an object, got {json_type(value)}")
     return value
 
 
@@ -82,7 +82,7 @@ def normalize_description(body: JsonObject) -> Description:
     description = without_driver_keys(body)
     if "application" not in description:
         if "components" not in description and "settings" not in description:
-            raise SchemaError('it has neither "application" nor "components" nor "settings"')
+            raise SchemaError('"application", "components" and "settings" are missing')
         description = {"application": description}
     validate_shape(description)
     return description
@@ -139,7 +139,7 @@ def merge_descriptions(descriptions: Iterable[tuple[str, Description]]) -> tuple
     shared = {path: drivers for path, drivers in owners.items() if len(drivers) > 1}
     if shared:
         raise Conflict(
-            "each setting must be described by one driver only, but "
+            "only one driver may describe a setting, but "
             + "; ".join(
                 f"{format_setting(path)} is described by {join_names(drivers)}"
                 for path, drivers in shared.items()

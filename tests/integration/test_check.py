@@ -142,7 +142,7 @@ MISTAKES = {
     ),
     "no version": Mistake(
         script("20bad", behaving('[ "$1" != --info ]', "{ echo {}; exit; }")),
-        ("on --info: its answer has no version",),
+        ("on --info: its reply has no version",),
         f"run it by hand: adjust.d/20bad --info app; {ONLY_JSON}",
         ("20bad",),
         "malformed",
@@ -156,7 +156,7 @@ MISTAKES = {
     ),
     "hangs": Mistake(
         lambda servo: servo.add("20bad", "silent", when="query"),
-        ("on --query: gave no answer within 2 s and was stopped",),
+        ("on --query: did not answer within 2 s and was stopped",),
         "run it by hand: adjust.d/20bad --query app; see what it waits for, or whether it only needs longer",
         ("20bad",),
         "timeout",
@@ -295,7 +295,7 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
         7bad    -        -             -         -  cannot-start
         8bad    -        -         0.000         -  exit-status
 
-        problem 1: 7bad: on --info: cannot be started: its first line ends in CR LF, as Windows writes it; save it with LF line ends
+        problem 1: 7bad: on --info: cannot be started: its first line ends in CR LF (Windows line endings); save it with LF line endings
             to do: once that is mended, this must start it: adjust.d/7bad --info app
 
         problem 2: 8bad: on --info: exited with status 1, gave no reply; stderr: line 1

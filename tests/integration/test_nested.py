@@ -130,7 +130,7 @@ def test_the_inner_one_times_out_first_and_names_its_driver(
 ) -> None:
     inner.add("01silent", "silent", when=phase)
     limit = io_timeout - 2
-    words = {"query": f"on --query: gave no answer within {limit} s", "adjust": f"was silent for {limit}."}
+    words = {"query": f"on --query: did not answer within {limit} s", "adjust": f"was silent for {limit}."}
     sentence = f"10inner: failed: 01silent: failed: {words[phase]}"
 
     def run() -> Operation:

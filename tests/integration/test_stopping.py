@@ -85,7 +85,7 @@ def test_the_grace_ends_in_sigkill_of_the_whole_tree(servo: ServoDirectory) -> N
         operation = running.finish()
     assert operation.returncode == 128 + signal.SIGTERM
     assert (
-        "did not end on SIGTERM and was killed by SIGKILL"
+        "did not exit after SIGTERM and was killed by SIGKILL"
         in operation.reply["drivers"]["01stubborn"]["message"]
     )
     assert not any(alive(pid) for pid in pids.values())

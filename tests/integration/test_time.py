@@ -89,7 +89,7 @@ def query_where_two_drivers_hang(servo: ServoDirectory, io_timeout: str) -> list
 
 def test_the_limit_of_a_query_is_for_all_drivers_together(servo: ServoDirectory) -> None:
     assert query_where_two_drivers_hang(servo, "3") == [
-        f"{name}: failed: on --query: gave no answer within 2 s and was stopped"
+        f"{name}: failed: on --query: did not answer within 2 s and was stopped"
         for name in ("01hangs", "03hangs")
     ]
 
@@ -123,7 +123,7 @@ def test_info_succeeds_and_reports_a_driver_that_hangs(servo: ServoDirectory) ->
         "01hangs": {
             "version": "unknown",
             "has_cancel": False,
-            "message": "on --info: gave no answer within 2 s and was stopped",
+            "message": "on --info: did not answer within 2 s and was stopped",
         },
         "02plain": {"version": "1.0", "has_cancel": False},
     }
@@ -163,7 +163,7 @@ def test_no_driver_is_started_after_the_limit_of_all(servo: ServoDirectory) -> N
     started = {name for name, entry in reply["drivers"].items() if "gave no answer" in entry["message"]}
     assert started == {"00stubborn", "01stubborn"}
     others = {entry["message"] for name, entry in reply["drivers"].items() if name not in started}
-    late = "was not begun within the 2 s that all drivers have together, because of `parallel` or `serial`"
+    late = "was not started within the 2 s that all drivers share, because of `parallel` or `serial`"
     assert others == {f"on --info: {late}"}
 
 
@@ -285,7 +285,7 @@ def test_output_of_an_endless_driver_after_its_stop_does_not_count(
     )
     completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "3"})
     assert (
-        completed.reply["message"] == "01talks: failed: on --query: gave no answer within 2 s and was stopped"
+        completed.reply["message"] == "01talks: failed: on --query: did not answer within 2 s and was stopped"
     )
 
 

@@ -81,7 +81,7 @@ def failed_reply(**more: Any) -> Object:
         ({"status": "ok", **OTHER}, ending(1), "failed: exit-status", "all well (exited with status 1)"),
         ({"status": "ok"}, ending(signal="SIGKILL"), "failed: signal", "killed by SIGKILL"),
         # The reply says that it failed.
-        (failed_reply(), ending(0), "failed: unknown", "gave no message"),
+        (failed_reply(), ending(0), "failed: unknown", "failed without a message"),
         (failed_reply(), ending(3), "failed: exit-status", "exited with status 3"),
         (failed_reply(), ending(signal="SIGHUP"), "failed: signal", "killed by SIGHUP"),
         (failed_reply(reason="unstable", message="went down"), ending(0), "failed: unstable", "went down"),
@@ -92,7 +92,7 @@ def failed_reply(**more: Any) -> Object:
             "no (exited with status 1)",
         ),
         ({"status": "aborted", "reason": "r"}, ending(signal="SIGTERM"), "aborted: r", "killed by SIGTERM"),
-        ({"status": "transient-failure"}, ending(0), "transient-failure: unknown", "gave no message"),
+        ({"status": "transient-failure"}, ending(0), "transient-failure: unknown", "failed without a message"),
         # A reason or a message that is not a text, or is blank.
         *(
             (failed_reply(reason=reason, message="m"), ending(0), "failed: unknown", "m")
@@ -105,7 +105,7 @@ def failed_reply(**more: Any) -> Object:
             "m (exited with status 1)",
         ),
         *(
-            (failed_reply(message=message), ending(0), "failed: unknown", "gave no message")
+            (failed_reply(message=message), ending(0), "failed: unknown", "failed without a message")
             for message in BLANK
         ),
         (failed_reply(message=["one", 2]), ending(0), "failed: unknown", "one; 2"),
