@@ -244,7 +244,7 @@ def _reversed_range(pattern: str) -> str:
 def _undefined_error(alias: yaml.Node) -> BadConfiguration:
     line, column = alias.start_mark.line + 1, alias.start_mark.column + 1
     return BadConfiguration(
-        f"{FILE}, line {line}, column {column}: the alias refers to an anchor that is not defined above it"
+        f"{FILE}, line {line}, column {column}: no anchor above has the name of this alias"
     )
 
 
@@ -274,13 +274,14 @@ def _explanation(error: Exception, text: str) -> str:
         return f"line {mark.line + 1} is indented with a tab; YAML needs spaces"
     outer = getattr(error, "context_mark", None)
     place = f"line {mark.line + 1}, column {mark.column + 1}"
-    if outer is not None and outer.line < mark.line:
-        place += f", in what begins in line {outer.line + 1}"
+    begin = (
+        f", in what begins in line {outer.line + 1}" if outer is not None and outer.line < mark.line else ""
+    )
     if not _is_in_section(lines, mark.line):
-        return f"see {place}"
+        return f"see {place}{begin}"
     cause = str(error) if isinstance(error, TooDeepError) else _cause(lines, mark, outer)
     quoted = f": {source[:_SHOWN]!r}" if source else ""
-    return f"{cause} ({place}){quoted}" if cause else f"see {place}{quoted}"
+    return f"{cause} ({place}){quoted}" if cause else f"see {place}{begin}{quoted}"
 
 
 _TAB = re.compile(" *\t")
@@ -297,8 +298,12 @@ def _cause(lines: Sequence[str], mark: yaml.Mark, outer: yaml.Mark | None) -> st
     opening = lines[outer.line][outer.column : outer.column + 1]
     if opening and opening in "\"'[{":
         return f"the {opening} in line {outer.line + 1} is not closed"
-    indentation = len(source) - len(source.lstrip(" "))
-    return f"it is not indented like line {outer.line + 1}" if indentation != outer.column else ""
+    above = {_indentation(line) for line in lines[outer.line : mark.line]}
+    return "" if _indentation(source) in above else "its indentation matches no line above it"
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _is_in_section(lines: list[str], number: int) -> bool:

@@ -155,7 +155,7 @@ def _listing_problems(context: Context) -> list[Problem]:
     data = [name for name in config.drivers if _is_data(f"adjust.d/{name}")]
     if data and not config.listing.not_executable:
         what = (
-            "every file in adjust.d is executable, as on a volume where all files have the same mode, so files"
+            "every file in adjust.d is executable, as on a volume where all have one mode, so files"
             f" without a #! line are run as drivers: {join_names(data)}"
         )
         remedy = (

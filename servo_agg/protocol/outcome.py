@@ -140,7 +140,7 @@ class Outcome:
             if facts.killed_by == "SIGKILL":
                 words.append("did not exit after SIGTERM and was killed by SIGKILL")
         elif facts.killed_by is not None:
-            words.append(f"{replied_ok or 'was '}killed by {facts.killed_by}")
+            words.append(f"{replied_ok}was killed by {facts.killed_by}")
         elif facts.exit_code:
             words.append(f"{replied_ok}exited with status {facts.exit_code}")
         if reply is None:

@@ -113,7 +113,7 @@ def nothing(_: ServoDirectory) -> None:
 
 
 ONLY_JSON = "see what it prints: only JSON objects may go to its stdout"
-MEND = "correct it: until then every operation fails"
+MEND = "fix it; every operation fails until then"
 NO_INTERPRETER = "cannot be started: its interpreter /opt/py/bin/python3 does not exist"
 CR_LF = "cannot be started: its first line ends in CR LF, as Windows writes it;"
 VARIABLE = "the environment variable"
@@ -122,21 +122,21 @@ MISTAKES = {
     "no interpreter": Mistake(
         script("20bad", "#!/opt/py/bin/python3\n"),
         (f"on --info: {NO_INTERPRETER}",),
-        "once that is mended, this must start it: adjust.d/20bad --info app",
+        "fix that, then verify with: adjust.d/20bad --info app",
         ("20bad",),
         "cannot-start",
     ),
     "CR LF": Mistake(
         script("20 bad", "#!/bin/sh\r\n"),
         (f"on --info: {CR_LF}",),
-        "once that is mended, this must start it: 'adjust.d/20 bad' --info app",
+        "fix that, then verify with: 'adjust.d/20 bad' --info app",
         ("20 bad",),
         "cannot-start",
     ),
     "exit 1 on info": Mistake(
         script("20bad", behaving('[ "$1" != --info ]', "exit 1")),
         ("on --info: exited with status 1, gave no reply",),
-        "run it by hand: adjust.d/20bad --info app; see what it says",
+        "run it by hand: adjust.d/20bad --info app",
         ("20bad",),
         "exit-status",
     ),
@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "malformed query": Mistake(
         lambda servo: servo.add("20bad", "malformed", when="query"),
-        ("on --query: its output is malformed: it is no JSON: 'Warning: the context was not set",),
+        ("on --query: printed a line that is not JSON: 'Warning: the context was not set",),
         f"run it by hand: adjust.d/20bad --query app; {ONLY_JSON}",
         ("20bad",),
         "malformed",
@@ -157,7 +157,7 @@ MISTAKES = {
     "hangs": Mistake(
         lambda servo: servo.add("20bad", "silent", when="query"),
         ("on --query: did not answer within 2 s and was stopped",),
-        "run it by hand: adjust.d/20bad --query app; see what it waits for, or whether it only needs longer",
+        "run it by hand: adjust.d/20bad --query app; find out what it waits for, or raise OPTUNE_IO_TIMEOUT",
         ("20bad",),
         "timeout",
         {"OPTUNE_IO_TIMEOUT": "3"},
@@ -173,12 +173,12 @@ MISTAKES = {
     "wrong values": Mistake(
         configure("grace: soon\n  paralel: 3"),
         (
-            "config.yaml, line 2: agg.grace is the text 'soon', but it must be a number of seconds, from 0",
+            "config.yaml, line 2: agg.grace is the string 'soon', but it must be a number of seconds, from 0",
             "config.yaml, line 3: the section agg has an unknown key 'paralel' (value 3): did you mean",
         ),
         MEND,
     ),
-    "not YAML": Mistake(configure("{"), ("config.yaml cannot be read as YAML: ",), MEND),
+    "not YAML": Mistake(configure("{"), ("config.yaml is not valid YAML: ",), MEND),
     "wrong timeout": Mistake(
         nothing, (f"{VARIABLE} OPTUNE_IO_TIMEOUT is '30s': it",), MEND, env={"OPTUNE_IO_TIMEOUT": "30s"}
     ),
@@ -213,7 +213,7 @@ MISTAKES = {
     ),
     "driver that everybody may write to": Mistake(
         lambda servo: (servo.drivers / "50good").chmod(0o777),
-        ("adjust.d/50good may be written by everybody on this machine, and what it holds is run as us",),
+        ("adjust.d/50good is world-writable and runs as the agent's user",),
         "chmod o-w adjust.d/50good",
         ("50good",),
         "writable",
@@ -296,13 +296,13 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
         8bad    -        -         0.000         -  exit-status
 
         problem 1: 7bad: on --info: cannot be started: its first line ends in CR LF (Windows line endings); save it with LF line endings
-            to do: once that is mended, this must start it: adjust.d/7bad --info app
+            fix: fix that, then verify with: adjust.d/7bad --info app
 
         problem 2: 8bad: on --info: exited with status 1, gave no reply; stderr: line 1
             line 2
             line 3
             line 4
-            ... 18 lines left out, --json has them ...
+            ... 18 lines omitted; --json shows them ...
             line 23
             line 24
             line 25
@@ -311,13 +311,13 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
             line 28
             line 29
             line 30
-            to do: run it by hand: adjust.d/8bad --info app; see what it says
+            fix: run it by hand: adjust.d/8bad --info app
 
         problem 3: only one driver may describe a setting, but 5good and 6same describe c5.cpu and c5.inst_type
-            to do: let one of them describe each: give the component another name in the others, or have them describe less
+            fix: let one of them describe each: give the component another name in the others, or have them describe less
 
-        remark: before you run a driver by hand, give it what it finds here: export PYTHONPATH=PATHS
-        remark: passed over, since not executable: README.md and library.py; should one be a driver: chmod +x adjust.d/NAME
+        remark: to run a driver by hand, first set the path of its modules: export PYTHONPATH=PATHS
+        remark: ignored (not executable): README.md and library.py; to make one a driver: chmod +x adjust.d/NAME
         3 problems found; 4 of 8 drivers ok
         """  # noqa: E501 - what is printed is as long as that
     )
@@ -332,7 +332,7 @@ def test_without_app_only_info_is_requested(servo: ServoDirectory) -> None:
         driver  version  cancel  seconds  settings  verdict
         01a     1.0      no        0.000         -  ok
 
-        remark: settings were not asked for; adjust --check APP asks for them too
+        remark: settings were not checked; adjust --check APP checks them too
         no problem found; 1 of 1 driver ok
         """
     )
@@ -368,7 +368,7 @@ def test_the_json_is_complete(servo: ServoDirectory) -> None:
     (setting,) = shlex.split(remarks[0].partition("export ")[2])
     library = setting.rpartition(":")[2]
     assert os.path.isfile(os.path.join(library, "adjust.py"))
-    assert remarks[1].startswith("passed over, since not executable: 03c;")
+    assert remarks[1].startswith("ignored (not executable): 03c;")
 
 
 def test_all_drivers_are_queried_even_if_some_fail(servo: ServoDirectory) -> None:
@@ -467,8 +467,8 @@ def test_an_empty_adjust_d_is_a_problem(servo: ServoDirectory) -> None:
     assert completed.stderr == b""
     assert completed.stdout.decode() == textwrap.dedent(
         f"""\
-        problem 1: there is no driver in {servo.path}/adjust.d
-            to do: put executable files there, or make executable what is there: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
+        problem 1: no driver in {servo.path}/adjust.d
+            fix: put executable files there, or make executable what is there: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
 
         1 problem found; 0 of 0 drivers ok
         """  # noqa: E501 - what is printed is as long as that
@@ -485,7 +485,9 @@ def test_a_missing_adjust_d_is_a_failure(servo: ServoDirectory) -> None:
     servo.drivers.rmdir()
     completed = servo.run("--check", "app")
     assert (completed.returncode, completed.stdout) == (1, b"")
-    sentence = f"there is no {servo.path}/adjust.d: run this in the servo directory, which holds adjust.d"
+    sentence = (
+        f"{servo.path}/adjust.d does not exist; run adjust in the servo directory, which holds adjust.d"
+    )
     assert completed.stderr.decode() == on_stderr(f"adjust: {sentence}\n")
     (final,) = servo.run("--check", "--json").messages
     assert (final["reason"], final["message"]) == ("no-adjust-d", sentence)
@@ -499,11 +501,8 @@ def test_ignored_files_are_remarks(servo: ServoDirectory) -> None:
     final = checked(servo)
     assert final["problems"] == []
     assert final["remarks"] == [
-        (
-            "passed over although executable, since named like a backup copy or hidden: 01a~; should one"
-            " be a driver, give it another name"
-        ),
-        "passed over although executable, since named like a document and without a #! line: README.md",
+        ("ignored (named like a backup copy or hidden): 01a~; should one be a driver, give it another name"),
+        "ignored (named like a document, and without a #! line): README.md",
     ]
 
 

@@ -255,7 +255,7 @@ def test_a_limit_of_file_sizes_is_reported(one: ServoDirectory, words: list[str]
     assert "SIGXFSZ" in json.dumps(final)
     completed = run_in(one, words, before="ulimit -f 0", redirect=">answer", env={"DRIVER_LOG": None})
     assert completed.returncode == 1
-    assert completed.stderr == b"adjust: stdout cannot take the answer: File too large\n"
+    assert completed.stderr == b"adjust: cannot write the answer to stdout: File too large\n"
 
 
 @pytest.mark.full
@@ -289,7 +289,7 @@ def test_closed_descriptors_are_handled(one: ServoDirectory, operation: str) -> 
         if 1 in closed:
             assert len(one.log()) == before
         if 1 in closed and 2 not in closed:
-            assert completed.stderr == b"adjust: there is no stdout to answer on; nothing was run\n"
+            assert completed.stderr == b"adjust: stdout is closed, so nothing was run\n"
         elif 1 not in closed:
             assert bool(completed.stdout) is (operation != "usage")
             assert bool(completed.stderr) is (operation == "usage" and 2 not in closed)
@@ -312,7 +312,7 @@ def test_stdout_that_cannot_be_written_is_reported(
     completed = run_in(one, ALL[operation], redirect=redirect)
     assert completed.returncode == (2 if operation == "usage" else 1)
     if operation != "usage":
-        assert completed.stderr.decode() == f"adjust: stdout cannot take the answer: {why}\n"
+        assert completed.stderr.decode() == f"adjust: cannot write the answer to stdout: {why}\n"
 
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "2</dev/null"])
@@ -324,7 +324,7 @@ def test_stderr_that_cannot_be_written_is_ignored(one: ServoDirectory, redirect:
 
 
 STDIN = {
-    "not for reading": ("0>/dev/null", "stdin cannot be read: Bad file descriptor"),
+    "not for reading": ("0>/dev/null", "cannot read stdin: Bad file descriptor"),
     "endless": ("</dev/zero", "longer than 16 MiB"),
     "full": ("</dev/full", "longer than 16 MiB"),
     "closed": ("<&-", "the input is empty"),
@@ -481,7 +481,7 @@ def replace(make: Callable[[Path], object]) -> Make:
 
 
 PLACES: dict[str, tuple[Make, str]] = {
-    "a pipe": (replace(os.mkfifo), "is no directory"),
+    "a pipe": (replace(os.mkfifo), "must be a directory"),
     "unreadable": (lambda servo: servo.drivers.chmod(0o100), "Permission denied"),
     "not to be entered": (lambda servo: servo.drivers.chmod(0o400), "can be listed but not entered"),
 }
@@ -565,10 +565,10 @@ def merges(**settings: object) -> str:
 
 
 BAD_FILES: dict[str, tuple[str | bytes, str]] = {
-    "UTF-16": ("agg:\n  parallel: none\n".encode("utf-16"), "agg.parallel is the text 'none'"),
+    "UTF-16": ("agg:\n  parallel: none\n".encode("utf-16"), "agg.parallel is the string 'none'"),
     "a bomb inside": ("agg:\n" + "".join(f"  {line}\n" for line in bomb("x").splitlines()), "unknown key"),
     "a bomb as a value": (bomb("x") + "agg:\n  serial: *l9\n", "agg.serial"),
-    "a bomb that is merged": (bomb("x") + "agg:\n  <<: *l9\n", "<< merges mappings"),
+    "a bomb that is merged": (bomb("x") + "agg:\n  <<: *l9\n", "<< must be given mappings"),
     "a bomb of merges": (merges(paralel=1), "unknown key 'paralel'"),
     "a bomb of merges, a wrong value": (merges(parallel=0), "agg.parallel is 0"),
     "a list that holds itself": ("agg:\n  serial: &s [*s]\n", "agg.serial is &s [*s]"),

@@ -319,8 +319,8 @@ def test_envfile_serves_another_service_under_another_name(servo_directory: Serv
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "config.yaml cannot be read"),
-        ("envfile: [", "config.yaml cannot be read"),
+        (None, "config.yaml"),
+        ("envfile: [", "config.yaml"),
         ("", "section `envfile` of config.yaml lacks component, file, settings"),
         ("envfile: {component: web, file: f, settings: {s: {type: text}}}", "lacks type (range or enum)"),
     ],

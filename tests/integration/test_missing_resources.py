@@ -164,7 +164,7 @@ def test_without_a_list_of_open_descriptors_a_driver_inherits_none(servo: ServoD
     ("error", "words"),
     [
         # Its C module raises this when memory is short.
-        pytest.param("SystemError('made up')", "there is not enough memory", id="memory"),
+        pytest.param("SystemError('made up')", "out of memory", id="memory"),
         pytest.param("AttributeError('made up')", "made up", id="half-installed"),
     ],
 )

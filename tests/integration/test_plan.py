@@ -235,7 +235,7 @@ def test_a_rich_plan_in_full(servo: ServoDirectory) -> None:
             ! no number
           a b.c.f        null -> 1            (true, 1.0)
           with control {"timeout":600}; application.annotations {"\\u00e9":1}
-        not run, since nothing of theirs is in the input: 03idle
+        not run (the input has no setting of theirs): 03idle
         """
     )
 
@@ -262,8 +262,8 @@ def test_the_text_shows_six_values_of_a_list_and_the_json_all(
 LIMITS: list[tuple[Object, Any, str | None]] = [
     ({"min": 1, "max": 8}, 0, "below its minimum 1"),
     ({"min": 1, "max": 8}, 8.01, "above its maximum 8"),
-    ({"min": 1, "max": 8}, "4", "no number"),
-    ({"min": 1, "max": 8}, True, "no number"),
+    ({"min": 1, "max": 8}, "4", "not a number"),
+    ({"min": 1, "max": 8}, True, "not a number"),
     ({"min": 1, "max": 8}, 8.0, None),
     ({"min": 0.1, "max": 1, "step": 0.1}, 0.7, None),
     ({"min": 0.1, "max": 1, "step": 0.1}, 0.1 + 0.2, None),
@@ -273,10 +273,10 @@ LIMITS: list[tuple[Object, Any, str | None]] = [
     ({"min": -1e308, "max": 1e308, "step": 5e-324}, 1e308, None),
     ({"min": 1, "max": 3, "step": 0}, 2.5, None),
     ({"min": "1", "max": None, "step": True}, 7, None),
-    ({"values": ["a", 1]}, "b", "not in its list"),
+    ({"values": ["a", 1]}, "b", "not in its list of values"),
     ({"values": ["a", 1]}, 1.0, None),
-    ({"values": ["a", 1]}, True, "not in its list"),
-    ({"values": ["a", 1]}, "1", "not in its list"),
+    ({"values": ["a", 1]}, True, "not in its list of values"),
+    ({"values": ["a", 1]}, "1", "not in its list of values"),
     ({"values": "a"}, "b", None),
     ({}, {"any": []}, None),
 ]
@@ -311,8 +311,7 @@ def test_a_plan_without_settings_runs_no_driver(servo: ServoDirectory) -> None:
     add(servo, "01a", of("web", cpu={"value": 2}))
     add(servo, "02b", of("db", x={"value": 2}))
     assert text_of(servo.run("--plan", "app", input=asking())) == (
-        "nothing to adjust: no driver would be run\n"
-        "not run, since nothing of theirs is in the input: 01a, 02b\n"
+        "nothing to adjust: no driver would be run\nnot run (the input has no setting of theirs): 01a, 02b\n"
     )
 
 
@@ -322,7 +321,7 @@ def test_a_plan_without_drivers_is_like_an_adjust_without_drivers(servo: ServoDi
     assert completed.stderr.startswith(b"warning: no driver in ")
     refused = servo.run("--plan", "app", input=asking(("web", {"cpu": {"value": 1}})))
     assert (refused.returncode, refused.stdout) == (1, b"")
-    assert b"adjust: no driver describes component web (settings: cpu): there is no driver" in refused.stderr
+    assert b"adjust: no driver describes component web (settings: cpu): no driver" in refused.stderr
 
 
 def test_a_plan_refuses_what_an_adjust_refuses(servo: ServoDirectory) -> None:

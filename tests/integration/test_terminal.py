@@ -459,7 +459,7 @@ def test_a_plan_is_aligned_on_the_screen(servo: ServoDirectory, terminals: Termi
         "  größe.cpu       2 -> 9               (0.5..8 step 0.5)",
         "    ! above its maximum 8",
         "  日本.inst_type  m5.large -> m5.huge  (m5.large, m5.xlarge)",
-        "    ! not in its list",
+        "    ! not in its list of values",
     ]
     assert len({terminal.column_of(number, "(") for number in (1, 3, 6)}) == 1
 

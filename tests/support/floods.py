@@ -363,14 +363,14 @@ def _kept_bounded(result: FloodResult, size: int) -> None:
     assert result.returncode == 1
     assert result.final["reason"] == "exit-status"
     assert "stderr: first\n" in result.message
-    assert f"{size + 11 - (64 << 10)} bytes left out" in result.message
+    assert f"{size + 11 - (64 << 10)} bytes omitted" in result.message
     assert result.message.endswith("last")
     assert len(result.message) < 66 << 10
 
 
 def _too_long(result: FloodResult, _: int) -> None:
     assert (result.returncode, result.final["reason"]) == (1, "malformed")
-    assert "it is longer than 4 MiB" in result.message
+    assert "printed a line that is longer than 4 MiB" in result.message
 
 
 def _silent(result: FloodResult, _: int) -> None:

@@ -81,9 +81,9 @@ def test_options_may_stand_anywhere_and_take_values_both_ways(
     assert known(parse_arguments(words)) == {**expected, **meaning}
 
 
-NO_APP = "APP is missing: the name of the application, which is passed on to the drivers"
+NO_APP = "APP, the name of the application, is missing"
 ONLY_NEEDS = "--only needs a pattern of driver names, such as --only '01*'"
-NO_DASH = "(an APP must not begin with a dash)"
+NO_DASH = "(APP must not begin with a dash)"
 
 
 @pytest.mark.parametrize(
@@ -100,37 +100,40 @@ NO_DASH = "(an APP must not begin with a dash)"
         (["-app"], f"unknown option '-app' {NO_DASH}"),
         (["--caf\udce9"], f"unknown option '--caf\\udce9' {NO_DASH}"),
         (["--" + "x" * 100_000], f"unknown option '--{'x' * 78}...' {NO_DASH}"),
-        (["--query=-app"], "an APP must not begin with a dash, but '-app' does"),
-        (["--", "-app"], "an APP must not begin with a dash, but '-app' does"),
-        (["--", "--info"], "an APP must not begin with a dash, but '--info' does: did you mean --info?"),
+        (["--query=-app"], "APP must not begin with a dash, got '-app'"),
+        (["--", "-app"], "APP must not begin with a dash, got '-app'"),
+        (["--", "--info"], "APP must not begin with a dash, got '--info': did you mean --info?"),
         *((words, NO_APP) for words in (["--query"], ["--describe"], ["-v"], ["--plan"], ["--set", "a.b=4"])),
-        (["--query", ""], "APP is empty: is the variable set that it comes from?"),
-        (["--", ""], "APP is empty: is the variable set that it comes from?"),
-        (["app", "b"], "one APP only, but 2 are given: 'app b'; a name with blanks needs quotes"),
-        (["--query", "a", "b\n"], "one APP only, but 2 are given: 'a b\\n'; a name with blanks needs quotes"),
+        (["--query", ""], "APP is empty; check that the variable it comes from is set"),
+        (["--", ""], "APP is empty; check that the variable it comes from is set"),
+        (["app", "b"], "only one APP is allowed, got 2 (put a name with spaces in quotes): 'app b'"),
+        (
+            ["--query", "a", "b\n"],
+            "only one APP is allowed, got 2 (put a name with spaces in quotes): 'a b\\n'",
+        ),
         (
             ["x" * 1000] * 50,
-            f"one APP only, but 50 are given: '{'x' * 80}...'; a name with blanks needs quotes",
+            f"only one APP is allowed, got 50 (put a name with spaces in quotes): '{'x' * 80}...'",
         ),
-        (["--info", "--query", "app"], "one at a time of --info, --query"),
-        (["--plan", "app", "--check"], "one at a time of --plan, --check"),
-        (["--json=yes", "--check"], "--json takes no value, but '--json=yes' gives it one"),
+        (["--info", "--query", "app"], "only one operation is allowed, got --info, --query"),
+        (["--plan", "app", "--check"], "only one operation is allowed, got --plan, --check"),
+        (["--json=yes", "--check"], "--json takes no value, got '--json=yes'"),
         *(
             (["app", *words], "--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4")
             for words in (["--set"], ["--set", "web.cpu"], ["--set", "web.cpu", "4"], ["--set", "=4"])
         ),
         *(
-            ([operation, "--set=web.cpu=4"], "--set goes with --plan or an adjust only")
+            ([operation, "--set=web.cpu=4"], "--set is allowed only with an adjust or --plan")
             for operation in ("--query=app", "--info", "--check", "--version")
         ),
         (["--check", "--only"], ONLY_NEEDS),
         *(
-            ([*words, "--only=a"], "--only goes with --query, --info, --check or --plan only")
+            ([*words, "--only=a"], "--only is allowed only with --query, --info, --check or --plan")
             for words in (["app"], ["--version"])
         ),
         (
             ["--query", "app", "--json"],
-            "--json goes with --check or --plan only: all else answers in JSON anyway",
+            "--json is allowed only with --check or --plan; other answers are JSON anyway",
         ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from servo_agg.commands.check_report import Problem
 
-OPEN = "may be written by everybody on this machine"
-AS_US = f"{OPEN}, and what it holds is run as us"
-TELLS = f"{OPEN}, and it tells drivers what to do"
-REPLACE = f"{OPEN}: anybody can put something else in the place of"
+OPEN = "is world-writable"
+AS_US = f"{OPEN} and runs as the agent's user"
+TELLS = f"{OPEN} and configures the drivers"
+REPLACE = f"{OPEN}: any user can replace"
 
 
 class Opened(NamedTuple):
@@ -74,7 +74,7 @@ def a_file(name: str, mode: int = 0o644) -> Callable[[Path], Opened]:
 
 def linked_driver(servo: Path) -> Opened:
     target = link_driver(servo)
-    what = f"adjust.d/50good (which leads to {target}) {AS_US}"
+    what = f"adjust.d/50good (a link to {target}) {AS_US}"
     return Opened(target, what, f"chmod o-w {quote(str(target))}", ("50good",))
 
 
@@ -85,7 +85,7 @@ def directory_of_linked_driver(servo: Path) -> Opened:
 
 def sticky_directory_of_linked_driver(servo: Path) -> Opened:
     path = link_driver(servo).parent
-    what = f"{path} {OPEN}: anybody can put modules beside adjust.d/50good, which it imports"
+    what = f"{path} {OPEN}: any user can add modules next to adjust.d/50good, which it would import"
     remedy = "move adjust.d/50good to a directory that only its owner may write to"
     return Opened(path, what, remedy, ("50good",), 0o1002)
 
@@ -109,7 +109,7 @@ def closing(directory: Path) -> str:
 def linked_configuration(servo: Path) -> Opened:
     target = put_file(servo.parent / "elsewhere" / "config.yaml")
     (servo / "config.yaml").symlink_to(target)
-    what = f"config.yaml (which leads to {target}) {TELLS}"
+    what = f"config.yaml (a link to {target}) {TELLS}"
     return Opened(target, what, f"chmod o-w {quote(str(target))}")
 
 
@@ -120,7 +120,7 @@ def other_configuration(servo: Path) -> Opened:
 
 
 def sticky_servo_directory(servo: Path) -> Opened:
-    remedy = "move what is in it to a directory that only its owner may write to"
+    remedy = "move its content to a directory that only its owner may write to"
     return Opened(servo, f"{servo} {AS_US}", remedy, (), 0o1002)
 
 
@@ -184,9 +184,9 @@ def test_many_files_are_one_problem(servo: Path) -> None:
         put_file(servo / name, 0o666)
     first, second = problems()
     names = ", ".join(f"adjust.d/lib/{number}.py" for number in range(5))
-    assert first.what == f"{names} and 5 more {OPEN}, and what they hold is run as us"
+    assert first.what == f"{names} and 5 more are world-writable and run as the agent's user"
     assert first.remedy == "chmod -R o-w adjust.d"
-    assert second.what == f"adjust.py and util.py {OPEN}, and what they hold is run as us"
+    assert second.what == "adjust.py and util.py are world-writable and run as the agent's user"
     assert second.remedy == "chmod o-w adjust.py util.py"
 
 

@@ -139,11 +139,11 @@ def test_what_is_not_a_regular_file_is_ignored(directory: Directory) -> None:
 @pytest.mark.parametrize(
     ("instead", "message"),
     [
-        (None, "there is no {}: run this in the servo directory, which holds adjust.d"),
-        ("file", "{} is no directory: it must be one that holds the drivers"),
-        ("fifo", "{} is no directory: it must be one that holds the drivers"),
+        (None, "{} does not exist; run adjust in the servo directory, which holds adjust.d"),
+        ("file", "{} must be a directory that holds the drivers"),
+        ("fifo", "{} must be a directory that holds the drivers"),
         ("nowhere", "{} is a link to nowhere, which does not exist"),
-        ("adjust.d", "{} cannot be read: Too many levels of symbolic links"),
+        ("adjust.d", "cannot read {}: Too many levels of symbolic links"),
     ],
 )
 def test_without_adjust_d_the_message_names_the_directory(
@@ -220,8 +220,8 @@ def test_a_timeout_that_is_not_a_plain_number_is_refused_before_anything_else(
     with pytest.raises(BadEnvironment) as raised:
         read_config({TIMEOUT: value})
     assert str(raised.value) == (
-        f"the environment variable {TIMEOUT} is {shown}: it must be a plain decimal number of seconds,"
-        " such as 30 or 2.5 (0 or empty: unlimited)"
+        f"the environment variable {TIMEOUT} must be a decimal number of seconds, such as 30 or 2.5"
+        f" (0 or empty: unlimited), got {shown}"
     )
 
 
@@ -275,7 +275,7 @@ def test_a_servo_directory_with_a_colon_is_left_out_or_refused(
     assert read_config({"PYTHONPATH": "/one"}).environment["PYTHONPATH"] == f"/one:{LIBRARY}"
     path.joinpath("package").mkdir()
     path.joinpath("package", "__init__.py").touch()
-    with pytest.raises(BadEnvironment, match="package of it"):
+    with pytest.raises(BadEnvironment, match=r"^drivers cannot import package of the servo directory: "):
         read_config({})
     errors: list[UserError] = []
     assert read_config({}, errors).environment["PYTHONPATH"] == LIBRARY

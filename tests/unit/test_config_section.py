@@ -124,9 +124,9 @@ def test_the_rest_of_the_file_may_be_nested_to_any_depth(text: str, deep: str) -
     assert parse_section(text.replace("DEEP", DEEP[deep]), None) == {"grace": 7}
 
 
-COUNT = "a whole number, 1 or more"
+COUNT = "a whole number of 1 or more"
 PATTERNS = "a list of name patterns, such as ['k8s-*']"
-SECONDS = "a number of seconds, from 0 to a billion"
+SECONDS = "a number of seconds from 0 to a billion"
 POLICY = "continue or stop"
 
 
@@ -135,19 +135,19 @@ POLICY = "continue or stop"
     [
         *(("parallel", value, value, COUNT) for value in ("0", "-7", "1.5", "true", "[4]", ".inf", "null")),
         ("parallel", "", "empty", COUNT),
-        ("parallel", "four", "the text 'four'", COUNT),
-        ("parallel", "'4'", "the text '4'", COUNT),
+        ("parallel", "four", "the string 'four'", COUNT),
+        ("parallel", "'4'", "the string '4'", COUNT),
         ("parallel", "!Custom 1", "!Custom 1", COUNT),
         ("parallel", "!!python/object/apply:os.abort []", "!!python/object/apply:os.abort []", COUNT),
         *(("serial", value, value, PATTERNS) for value in ("[a, 77]", "{name: k8s}", "[[a]]", "5")),
-        ("serial", "k8s-*", "the text 'k8s-*'", PATTERNS),
-        ("complete", "k8s-*", "the text 'k8s-*'", PATTERNS),
+        ("serial", "k8s-*", "the string 'k8s-*'", PATTERNS),
+        ("complete", "k8s-*", "the string 'k8s-*'", PATTERNS),
         *(
             (key, value, value, SECONDS)
             for key in ("io_timeout", "grace", "cancel_grace")
             for value in ("-1", ".nan", ".inf", "-.inf", "1000000001", "false", "[77]", "null", "2024-13-45")
         ),
-        ("io_timeout", "30s", "the text '30s'", SECONDS),
+        ("io_timeout", "30s", "the string '30s'", SECONDS),
         ("io_timeout", "1:" * 300 + "1", "1:" * 40 + "...", SECONDS),
         ("grace", "1" * 5000, "1" * 80 + "...", SECONDS),
         ("grace", "!!float ''", "!!float ''", SECONDS),
@@ -158,10 +158,10 @@ POLICY = "continue or stop"
         ("grace", "!!set {a}", "!!set {a}", SECONDS),
         ("grace", "!!binary aGk=", "!!binary aGk=", SECONDS),
         *(("on_failure", value, value, POLICY) for value in ("false", "{stop: 1}", "[stop]", "null")),
-        ("on_failure", "Stop", "the text 'Stop'", POLICY),
-        ("on_failure", '"\\e[31m\\n"', "the text '\\x1b[31m\\n'", POLICY),
-        ("on_failure", "x" * 1000, f"the text '{'x' * 80}...'", POLICY),
-        ("log", "''", "the text ''", "the path of a file"),
+        ("on_failure", "Stop", "the string 'Stop'", POLICY),
+        ("on_failure", '"\\e[31m\\n"', "the string '\\x1b[31m\\n'", POLICY),
+        ("on_failure", "x" * 1000, f"the string '{'x' * 80}...'", POLICY),
+        ("log", "''", "the string ''", "the path of a file"),
     ],
     ids=lambda value: value[:30],
 )
@@ -169,10 +169,10 @@ def test_a_wrong_value_is_refused_with_line_key_and_value(
     key: str, value: str, shown: str, expected: str
 ) -> None:
     message = refusal(f"agg:\n  {key}: {value}\n")
-    assert message == f"config.yaml, line 2: agg.{key} is {shown}, but it must be {expected}"
+    assert message == f"config.yaml, line 2: agg.{key} must be {expected}, got {shown}"
 
 
-THE_KEYS = "the keys are parallel, serial, io_timeout, grace, cancel_grace, on_failure, log, complete"
+THE_KEYS = "known keys: parallel, serial, io_timeout, grace, cancel_grace, on_failure, log, complete"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ THE_KEYS = "the keys are parallel, serial, io_timeout, grace, cancel_grace, on_f
                 *(("graze", "grace"), ("cancelgrace", "cancel_grace"), ("onfailure", "on_failure")),
             ]
         ),
-        ("colour: blue", "colour", "the text 'blue'", THE_KEYS),
+        ("colour: blue", "colour", "the string 'blue'", THE_KEYS),
         *(("4711: 1", "4711", "1", THE_KEYS), ("'': 1", "", "1", THE_KEYS)),
         *(("null: 1", "null", "1", THE_KEYS), ("[a, b]: 1", "[a, b]", "1", THE_KEYS)),
         ("? {a: b}\n  : 1", "{a: b}", "1", THE_KEYS),
@@ -197,85 +197,89 @@ THE_KEYS = "the keys are parallel, serial, io_timeout, grace, cancel_grace, on_f
 def test_an_unknown_key_is_refused_with_its_value_and_the_nearest_known_one(
     line: str, key: str, value: str, hint: str
 ) -> None:
-    message = f"config.yaml, line 2: the section agg has an unknown key '{key}' (value {value}): {hint}"
+    message = f"config.yaml, line 2: unknown key '{key}' (value {value}) in section agg; {hint}"
     assert refusal(f"agg:\n  {line}\n") == message
 
 
-NO_MAPPING = "the section agg must hold keys and values, such as `grace: 5`"
-NOT_YAML = "config.yaml cannot be read as YAML"
+NO_MAPPING = "the section agg must hold keys with values, such as `grace: 5`"
+NOT_YAML = "config.yaml is not valid YAML"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         # Not a mapping.
-        ("agg: 4711", f"config.yaml, line 1: {NO_MAPPING}, but it is 4711"),
-        ("agg: ''", f"config.yaml, line 1: {NO_MAPPING}, but it is the text ''"),
-        ("agg: some text", f"config.yaml, line 1: {NO_MAPPING}, but it is the text 'some text'"),
-        ("agg:\n  parallel:4\n", f"config.yaml, line 2: {NO_MAPPING}, but it is the text 'parallel:4'"),
-        ("agg:\n- parallel: 4\n", f"config.yaml, line 2: {NO_MAPPING}, but it is - parallel: 4"),
-        ("agg: !Own {grace: 1}", f"config.yaml, line 1: {NO_MAPPING}, but it is !Own {{grace: 1}}"),
+        ("agg: 4711", f"config.yaml, line 1: {NO_MAPPING}, got 4711"),
+        ("agg: ''", f"config.yaml, line 1: {NO_MAPPING}, got the string ''"),
+        ("agg: some text", f"config.yaml, line 1: {NO_MAPPING}, got the string 'some text'"),
+        ("agg:\n  parallel:4\n", f"config.yaml, line 2: {NO_MAPPING}, got the string 'parallel:4'"),
+        ("agg:\n- parallel: 4\n", f"config.yaml, line 2: {NO_MAPPING}, got - parallel: 4"),
+        ("agg: !Own {grace: 1}", f"config.yaml, line 1: {NO_MAPPING}, got !Own {{grace: 1}}"),
         (
             "agg: !!python/object/apply:os.abort []",
-            f"config.yaml, line 1: {NO_MAPPING}, but it is !!python/object/apply:os.abort []",
+            f"config.yaml, line 1: {NO_MAPPING}, got !!python/object/apply:os.abort []",
         ),
         (
             "agg: " + "[" * 1500 + "]" * 1500,
-            f"config.yaml, line 1: {NO_MAPPING}, but it is {'[' * 80}...",
+            f"config.yaml, line 1: {NO_MAPPING}, got {'[' * 80}...",
         ),
         # Given twice, or in two places.
         (
             "agg:\n  grace: 1\n  grace: x\n",
-            "config.yaml, line 3: agg.grace is given a second time; leave one of them out",
+            "config.yaml, line 3: agg.grace is set twice; remove one of the two",
         ),
         (
             "agg:\n  on_failure: stop\nk8s: {}\nagg:\n  parallel: 2\n",
-            "config.yaml, line 4: here is another section agg; put all its keys into one",
+            "config.yaml, line 4: a second section agg; put all keys into one section",
         ),
         (
             "k8s: {}\n---\nagg:\n  parallel: 2\n",
             (
-                "config.yaml, line 4: the section agg stands after a `---`, but only what comes before"
-                " the second document is read"
+                "config.yaml, line 4: the section agg is in the second document, after a `---`; move it into"
+                " the first"
             ),
         ),
         # Not YAML.
-        ("agg: {parallel: 1\n", f"{NOT_YAML}: * (line 2, column 1, in what begins in line 1)"),
-        ("agg:\n\tgrace: 1\n", f"{NOT_YAML}: * (line 2, column 1: '\\tgrace: 1')"),
+        ("agg: {parallel: 1\n", f"{NOT_YAML}: the {{ in line 1 is not closed (line 2, column 1)"),
+        ("agg: {log: 'a\n", f"{NOT_YAML}: the ' in line 1 is not closed (line 2, column 1)"),
+        ("agg:\n\tgrace: 1\n", f"{NOT_YAML}: line 2 is indented with a tab; YAML needs spaces"),
+        ("k8s:\n \tkey: SECRET\nagg: {}\n", f"{NOT_YAML}: line 2 is indented with a tab; YAML needs spaces"),
+        (
+            "agg:\n  log: @x\n",
+            f"{NOT_YAML}: a value must not begin with @; put it in quotes (line 2, column 8): '  log: @x'",
+        ),
+        (
+            "agg:\n  log: a: b\n",
+            f"{NOT_YAML}: a value that contains \": \" must be in quotes (line 2, column 9): '  log: a: b'",
+        ),
         (
             "agg:\n  grace: 1\n serial: []\n",
-            f"{NOT_YAML}: * (line 3, column 2: ' serial: []', in what begins in line 1)",
+            f"{NOT_YAML}: its indentation matches no line above it (line 3, column 2): ' serial: []'",
         ),
         ("agg: {grace: 1}\nother: [\n", f"{NOT_YAML}: see line 3, column 1"),
-        ("agg: {grace: 1}\nx: \x00\n", f"{NOT_YAML}: a control character stands there (line 2)"),
-        ("k8s: \x07\nagg: {parallel: 1}\n", f"{NOT_YAML}: a control character stands there (line 1)"),
+        ("agg: {grace: 1}\nx: \x00\n", f"{NOT_YAML}: line 2 has a control character"),
+        ("k8s: \x07\nagg: {parallel: 1}\n", f"{NOT_YAML}: line 1 has a control character"),
         # Aliases, merges and patterns.
-        ("agg: *nobody", "config.yaml, line 1, column 6: the alias has no anchor of its name before it"),
-        ("k8s: agg\n<<: 3\n", "config.yaml, line 2: << merges mappings, and nothing else"),
-        ("agg: {<<: 1}\n", "config.yaml, line 1: << merges mappings, and nothing else"),
+        ("agg: *nobody", "config.yaml, line 1, column 6: no anchor above has the name of this alias"),
+        ("k8s: agg\n<<: 3\n", "config.yaml, line 2: << must be given mappings"),
+        ("agg: {<<: 1}\n", "config.yaml, line 1: << must be given mappings"),
         (
             "agg: {serial: ['k8s-*', 'x[z-a]*']}\n",
-            (
-                "config.yaml, line 1: agg.serial has the pattern 'x[z-a]*', in which the range 'z-a' is"
-                " the wrong way round"
-            ),
+            ("config.yaml, line 1: in a pattern of agg.serial the range 'z-a' is reversed: 'x[z-a]*'"),
         ),
         (
             "agg: {complete: ['[0-9a-z]', '[!a-f9-0]']}\n",
-            (
-                "config.yaml, line 1: agg.complete has the pattern '[!a-f9-0]', in which the range '9-0' is"
-                " the wrong way round"
-            ),
+            ("config.yaml, line 1: in a pattern of agg.complete the range '9-0' is reversed: '[!a-f9-0]'"),
         ),
         # Lines are counted as an editor counts them.
         (
             "k8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",
-            f"config.yaml, line 2: agg.grace is [1, 2], but it must be {SECONDS}",
+            f"config.yaml, line 2: agg.grace must be {SECONDS}, got [1, 2]",
         ),
         # The sections of drivers are not quoted: they may contain passwords.
         (
             "k8s: &k8s {password: SECRET}\nagg: {<<: *k8s}\n",
-            f"config.yaml, line 1: the section agg has an unknown key 'password': {THE_KEYS}",
+            f"config.yaml, line 1: unknown key 'password' in section agg; {THE_KEYS}",
         ),
         ("k8s: &k8s SECRET\nagg: *k8s\n", f"config.yaml, line 1: {NO_MAPPING}"),
         *(
@@ -286,9 +290,7 @@ NOT_YAML = "config.yaml cannot be read as YAML"
     ids=lambda value: repr(value[:40]),
 )
 def test_a_section_that_cannot_be_read_is_refused_with_this_message(text: str, message: str) -> None:
-    # `*` stands for the words of the YAML parser, which differ between versions.
-    pattern = re.escape(message).replace(r"\*\ \(line", r"[^\n]+\ \(line")
-    assert re.fullmatch(pattern, refusal(text))
+    assert refusal(text) == message
 
 
 LONG = {
@@ -309,7 +311,7 @@ def test_a_section_takes_a_time_that_its_length_limits(text: str, errors: list[A
 
 @pytest.mark.parametrize("text", ["agg: {grace: [1, &a {b: *a}]}\n", "agg: &a {grace: *a}\n"])
 def test_a_recursive_value_is_refused(text: str) -> None:
-    assert refusal(text).startswith("config.yaml, line 1: agg.grace is ")
+    assert refusal(text).startswith("config.yaml, line 1: agg.grace must be ")
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -165,7 +165,7 @@ def test_a_message_is_returned_as_soon_as_its_line_ends() -> None:
 def test_an_answer_that_is_malformed_is_quoted_from_its_first_bad_line_on() -> None:
     (message,) = messages_of([b"\nTraceback (most recent call last):\n{}\n"], document=True)
     assert isinstance(message, Malformed)
-    assert message.reason == "it is no JSON: 'Traceback (most recent call last):\\n{}'"
+    assert message.reason == "printed a line that is not JSON: 'Traceback (most recent call last):\\n{}'"
 
 
 # The limit of 4 MiB (SPEC 4).

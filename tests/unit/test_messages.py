@@ -18,6 +18,7 @@ from servo_agg.protocol.messages import (
     Malformed,
     Progress,
     Reply,
+    clause,
     decode,
     encode,
     parse_object,
@@ -80,10 +81,10 @@ def test_a_progress_that_is_not_a_number_has_no_percentage(progress: object) -> 
     assert message.percent is None
 
 
-NOT_JSON = "it is no JSON"
-TOO_DEEP = "it is nested more than 400 levels deep"
-OUT_OF_RANGE = "a number in it is out of range"
-BYTE_ORDER_MARK = "it begins with a byte order mark"
+NOT_JSON = "is not JSON"
+TOO_DEEP = "is nested more than 400 levels deep"
+OUT_OF_RANGE = "contains a number that is out of range"
+BYTE_ORDER_MARK = "begins with a byte order mark"
 
 
 @pytest.mark.parametrize(
@@ -102,32 +103,32 @@ BYTE_ORDER_MARK = "it begins with a byte order mark"
         (b'{"a":\x001}', f"{NOT_JSON} from character 6 on"),
         (b'{"a":"' + b"x" * 200 + b'",level:1}', f"{NOT_JSON} from character 209 on"),
         (b'{"a":{"b":1,"b":2},"c":}', f"{NOT_JSON} from character 24 on"),
-        (b'[{"a":1}]', "it is no object but a list"),
-        (b'"a"', "it is no object but a text"),
-        (b"100", "it is no object but a number"),
-        (b"true", "it is no object but a boolean"),
-        (b"null", "it is no object but null"),
-        (b'{"a":"\xff"}', "it is not UTF-8"),
-        (b'{"a":"caf\xe9"}', "it is not UTF-8"),
-        (b'{"a":"\xed\xa0\x80"}', "it is not UTF-8"),
-        (b'{"a":"\xc0\xaf"}', "it is not UTF-8"),
-        ('{"a":1}'.encode("utf-16"), "it is not UTF-8"),
-        (b"\x80\xff\x01\xfe\x7f", "it is not UTF-8"),
+        (b'[{"a":1}]', "expected a JSON object, got a list"),
+        (b'"a"', "expected a JSON object, got a string"),
+        (b"100", "expected a JSON object, got a number"),
+        (b"true", "expected a JSON object, got a boolean"),
+        (b"null", "expected a JSON object, got null"),
+        (b'{"a":"\xff"}', "is not UTF-8"),
+        (b'{"a":"caf\xe9"}', "is not UTF-8"),
+        (b'{"a":"\xed\xa0\x80"}', "is not UTF-8"),
+        (b'{"a":"\xc0\xaf"}', "is not UTF-8"),
+        ('{"a":1}'.encode("utf-16"), "is not UTF-8"),
+        (b"\x80\xff\x01\xfe\x7f", "is not UTF-8"),
         (b'\xef\xbb\xbf{"a":1}', BYTE_ORDER_MARK),
         (b' \xef\xbb\xbf{"a":1}', NOT_JSON),
-        (b'{"a":NaN}', "NaN is not a JSON number"),
-        (b'{"a":Infinity}', "Infinity is not a JSON number"),
-        (b'{"a":[-Infinity]}', "-Infinity is not a JSON number"),
+        (b'{"a":NaN}', "contains NaN, which is not a JSON number"),
+        (b'{"a":Infinity}', "contains Infinity, which is not a JSON number"),
+        (b'{"a":[-Infinity]}', "contains -Infinity, which is not a JSON number"),
         (b'{"a":1e999}', OUT_OF_RANGE),
         (b'{"a":-1e999}', OUT_OF_RANGE),
         (b'{"a":' + b"[" * 400 + b"]" * 400 + b"}", TOO_DEEP),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, TOO_DEEP),
         (b"[" * 1_000_000, TOO_DEEP),
-        (b" " * 10 + b"x" * LINE_LIMIT, "it is longer than 4 MiB"),
-        (b'{"a":{"x y":1,"b":2,"x y":1}}', "a.'x y' is given twice"),
-        (b'{"a":[1,{"b":1,"\\u0062":2,"b":3}]}', "a[1].b is given 3 times"),
-        (b'{"a":{"b":1,"b":2},"c":1,"c":2}', "c is given twice"),
-        (b'{"a":' * 398 + b'{"b":1,"b":2}' + b"}" * 398, "a" + ".a" * 397 + ".b is given twice"),
+        (b" " * 10 + b"x" * LINE_LIMIT, "is longer than 4 MiB"),
+        (b'{"a":{"x y":1,"b":2,"x y":1}}', "has the key a.'x y' twice"),
+        (b'{"a":[1,{"b":1,"\\u0062":2,"b":3}]}', "has the key a[1].b 3 times"),
+        (b'{"a":{"b":1,"b":2},"c":1,"c":2}', "has the key c twice"),
+        (b'{"a":' * 398 + b'{"b":1,"b":2}' + b"}" * 398, "has the key a" + ".a" * 397 + ".b twice"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -136,7 +137,7 @@ def test_anything_else_is_malformed_for_this_reason_with_the_start_of_the_line(
 ) -> None:
     message = decode(line, unique_keys=True)
     assert isinstance(message, Malformed)
-    assert message.reason == f"{reason}: {quote(line)}"
+    assert message.reason == clause("printed a line that", ValueError(f"{reason}: {quote(line)}"))
     assert message.reason.isprintable()
 
 

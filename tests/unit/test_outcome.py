@@ -75,15 +75,25 @@ def failed_reply(**more: Any) -> Object:
         # No reply.
         (None, ending(0), "failed: no-reply", "gave no reply"),
         (None, ending(3), "failed: exit-status", "exited with status 3, gave no reply"),
-        (None, ending(signal="SIGSEGV"), "failed: signal", "killed by SIGSEGV, gave no reply"),
+        (None, ending(signal="SIGSEGV"), "failed: signal", "was killed by SIGSEGV, gave no reply"),
         # The reply says ok, the end does not.
-        ({"status": "ok"}, ending(3), "failed: exit-status", "exited with status 3"),
-        ({"status": "ok", **OTHER}, ending(1), "failed: exit-status", "all well (exited with status 1)"),
-        ({"status": "ok"}, ending(signal="SIGKILL"), "failed: signal", "killed by SIGKILL"),
+        ({"status": "ok"}, ending(3), "failed: exit-status", "replied ok but exited with status 3"),
+        (
+            {"status": "ok", **OTHER},
+            ending(1),
+            "failed: exit-status",
+            "all well (replied ok but exited with status 1)",
+        ),
+        (
+            {"status": "ok"},
+            ending(signal="SIGKILL"),
+            "failed: signal",
+            "replied ok but was killed by SIGKILL",
+        ),
         # The reply says that it failed.
         (failed_reply(), ending(0), "failed: unknown", "failed without a message"),
         (failed_reply(), ending(3), "failed: exit-status", "exited with status 3"),
-        (failed_reply(), ending(signal="SIGHUP"), "failed: signal", "killed by SIGHUP"),
+        (failed_reply(), ending(signal="SIGHUP"), "failed: signal", "was killed by SIGHUP"),
         (failed_reply(reason="unstable", message="went down"), ending(0), "failed: unstable", "went down"),
         (
             {"status": "rejected", "reason": "r", "message": "no"},
@@ -91,8 +101,18 @@ def failed_reply(**more: Any) -> Object:
             "rejected: r",
             "no (exited with status 1)",
         ),
-        ({"status": "aborted", "reason": "r"}, ending(signal="SIGTERM"), "aborted: r", "killed by SIGTERM"),
-        ({"status": "transient-failure"}, ending(0), "transient-failure: unknown", "failed without a message"),
+        (
+            {"status": "aborted", "reason": "r"},
+            ending(signal="SIGTERM"),
+            "aborted: r",
+            "was killed by SIGTERM",
+        ),
+        (
+            {"status": "transient-failure"},
+            ending(0),
+            "transient-failure: unknown",
+            "failed without a message",
+        ),
         # A reason or a message that is not a text, or is blank.
         *(
             (failed_reply(reason=reason, message="m"), ending(0), "failed: unknown", "m")
@@ -131,14 +151,14 @@ def failed_reply(**more: Any) -> Object:
             {"status": 7},
             ending(3),
             "failed: exit-status",
-            "exited with status 3, the status in its reply is a number, not a text",
+            'exited with status 3, the "status" in its reply must be a string, got a number',
         ),
         *(
             (
                 {"status": status},
                 ending(0),
                 "failed: unknown",
-                f"the status in its reply is {kind}, not a text",
+                f'the "status" in its reply must be a string, got {kind}',
             )
             for status, kind in (
                 (None, "null"),
@@ -153,7 +173,7 @@ def failed_reply(**more: Any) -> Object:
                 {"status": status},
                 ending(0),
                 "failed: unknown",
-                f'the status in its reply is {status!r}, not "ok"',
+                f'the "status" in its reply must be "ok", got {status!r}',
             )
             for status in ("", " ", "OK", " ok")
         ),
@@ -263,7 +283,7 @@ def test_the_verdict_on_any_reply_is_that_of_the_contract(end: RunFacts, *, adju
         if end.exit_code:
             assert f"exited with status {end.exit_code}" in found.message, reply
         if end.killed_by:
-            assert f"killed by {end.killed_by}" in found.message, reply
+            assert f"was killed by {end.killed_by}" in found.message, reply
         if reply is None:
             assert "gave no reply" in found.message
         else:
@@ -305,9 +325,9 @@ def test_a_driver_that_succeeds_while_it_is_stopped_has_succeeded(*, adjusting: 
 def test_a_success_can_be_turned_into_a_failure() -> None:
     found = outcome({"application": []}, adjusting=False)
     assert found.ok
-    found.fail("malformed", "application is a list, not an object")
+    found.fail("malformed", "application must be an object, got a list")
     assert (found.ok, found.status, found.reason) == (False, "failed", "malformed")
-    assert found.message == "application is a list, not an object"
+    assert found.message == "application must be an object, got a list"
     assert not found.stopped_for_other
 
 

@@ -102,12 +102,12 @@ def test_an_assignment_to_an_undescribed_setting_is_refused(assignments: list[st
         (
             ["twice.x=1"],
             (
-                "--set twice.x=1 may mean 'twice.x' of the application and 'x' of component 'twice':"
+                "--set twice.x=1 may mean 'twice.x' of the application and 'x' of component 'twice';"
                 " give it on stdin instead"
             ),
         ),
         (["web.cpu=1", "replicas=1", "web.cpu=1"], "--set gives web.cpu more than once"),
-        (['web.cpu={"a":1,"a":2}'], "--set web.cpu: in its value a is given twice"),
+        (['web.cpu={"a":1,"a":2}'], "--set web.cpu: the value has the key a twice"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -86,11 +86,11 @@ def test_a_reply_becomes_a_description(reply: Object, description: Object) -> No
 def test_a_reply_without_any_description_is_refused(reply: Object) -> None:
     with pytest.raises(SchemaError) as raised:
         normalize_description(reply)
-    assert str(raised.value) == 'it has neither "application" nor "components" nor "settings"'
+    assert str(raised.value) == '"application", "components" and "settings" are missing'
 
 
 WRONG: list[tuple[object, str]] = [
-    *((None, "null"), ([], "a list"), ("x", "a text"), ("", "a text"), (0, "a number"), (1.5, "a number")),
+    *((None, "null"), ([], "a list"), ("x", "a string"), ("", "a text"), (0, "a number"), (1.5, "a number")),
     (True, "a boolean"),
 ]
 SHAPES: list[tuple[str, Path]] = [
@@ -116,12 +116,12 @@ def test_a_value_that_must_be_an_object_is_refused_with_its_path(shown: str, pat
         for check in (validate_shape, normalize_description):
             with pytest.raises(SchemaError) as raised:
                 check(content)
-            assert str(raised.value) == f"{shown} is {kind}, not an object"
+            assert str(raised.value) == f"{shown} must be an object, got {kind}"
 
 
 @pytest.mark.parametrize("key", ["components", "settings"])
 def test_a_reply_without_the_key_application_is_checked_too(key: str) -> None:
-    with pytest.raises(SchemaError, match=rf"application\.{key} is a list, not an object"):
+    with pytest.raises(SchemaError, match=rf"application\.{key} must be an object, got a list"):
         normalize_description({key: ["web"]})
 
 
@@ -209,7 +209,7 @@ def test_a_conflict_lists_every_setting_with_all_its_owners() -> None:
             ]
         )
     assert str(raised.value) == (
-        "each setting must be described by one driver only, but"
+        "only one driver may describe a setting, but"
         " setting web.cpu is described by 01a, 02b and 03c;"
         " setting n of the application is described by 02b and 03c;"
         " setting '' of the application is described by 04d and 05e;"

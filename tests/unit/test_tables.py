@@ -192,7 +192,7 @@ def test_bars_share_one_axis() -> None:
         r"01a          query     0.400  ok        ==========",
         r"02b          query     0.100  ok        ==",
         r"gr\xf6\xdfe  adjust    0.500  ok                  ============",
-        r"total 1.000 s; one after another it would have been 1.100 s",
+        r"total 1.000 s; one after another they would take 1.100 s",
     ]
 
 
