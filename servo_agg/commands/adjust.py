@@ -205,9 +205,7 @@ def refuse_without_drivers(context: Context, request: Object | None, assignments
     except UnknownSettings as error:
         names = ", ".join(context.config.listing.not_executable)
         remedy = f"; to make the files there drivers, use chmod +x: {names}" if names else ""
-        raise UnknownSettings(
-            f"{error}: there is no driver in {context.config.directory}/adjust.d{remedy}"
-        ) from None
+        raise UnknownSettings(f"{error}: no driver in {context.config.directory}/adjust.d{remedy}") from None
 
 
 def _adjust_drivers(context: Context, application: str, requests: Mapping[str, Object]) -> list[Outcome]:

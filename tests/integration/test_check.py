@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from tests.support.servo import Completed, ServoDirectory
 
 ALONE = (
-    'in config.yaml, section agg, serial: ["*"] has them asked one at a time; rather than * give the names of'
-    " those that are in each other's way, if you know them. If it only needs longer beside them, raise"
-    " OPTUNE_IO_TIMEOUT"
+    'have the drivers asked one at a time: set serial: ["*"] in section agg of config.yaml, or list only the'
+    " drivers that conflict; if it is only slower when others run, raise OPTUNE_IO_TIMEOUT"
 )
 
 LOCKED = """\
@@ -112,10 +111,10 @@ def nothing(_: ServoDirectory) -> None:
     pass
 
 
-ONLY_JSON = "see what it prints: only JSON objects may go to its stdout"
+ONLY_JSON = "only JSON objects may go to its stdout"
 MEND = "fix it; every operation fails until then"
 NO_INTERPRETER = "cannot be started: its interpreter /opt/py/bin/python3 does not exist"
-CR_LF = "cannot be started: its first line ends in CR LF, as Windows writes it;"
+CR_LF = "cannot be started: its first line ends in CR LF (Windows line endings);"
 VARIABLE = "the environment variable"
 
 MISTAKES = {
@@ -165,47 +164,49 @@ MISTAKES = {
     "conflict": Mistake(
         add_conflict,
         ("only one driver may describe a setting, but 10a, 20b and 30c describe web.cpu and web.inst_type",),
-        "let one of them describe each: give the component another name in the others, or have them describe"
-        " less",
+        "rename the component in all but one of them, or remove the setting from their descriptions",
         ("10a", "20b", "30c"),
         "conflict",
     ),
     "wrong values": Mistake(
         configure("grace: soon\n  paralel: 3"),
         (
-            "config.yaml, line 2: agg.grace is the string 'soon', but it must be a number of seconds, from 0",
-            "config.yaml, line 3: the section agg has an unknown key 'paralel' (value 3): did you mean",
+            "config.yaml, line 2: agg.grace must be a number of seconds from 0 to a billion, got the string",
+            "config.yaml, line 3: unknown key 'paralel' (value 3) in section agg; did you mean",
         ),
         MEND,
     ),
     "not YAML": Mistake(configure("{"), ("config.yaml is not valid YAML: ",), MEND),
     "wrong timeout": Mistake(
-        nothing, (f"{VARIABLE} OPTUNE_IO_TIMEOUT is '30s': it",), MEND, env={"OPTUNE_IO_TIMEOUT": "30s"}
+        nothing,
+        (f"{VARIABLE} OPTUNE_IO_TIMEOUT must be a decimal number of",),
+        MEND,
+        env={"OPTUNE_IO_TIMEOUT": "30s"},
     ),
     "unknown word": Mistake(
         nothing,
-        (f"{VARIABLE} OPTUNE_VERBOSE_STDERR is 'All', none of all, minimal and none: it counts",),
-        "set it to one of these, or unset it, which means all (did you mean all?)",
+        (f"{VARIABLE} OPTUNE_VERBOSE_STDERR must be all, minimal or none, got 'All'; it counts",),
+        "set OPTUNE_VERBOSE_STDERR to one of these, or unset it, which means all (did you mean all?)",
         env={"OPTUNE_VERBOSE_STDERR": "All"},
     ),
     "patterns without a driver": Mistake(
         configure("serial: ['50*', '60*']\n  complete: ['50good~']"),
         (
-            "config.yaml: agg.serial has the pattern '60*', which matches no driver",
-            "config.yaml: agg.complete has the pattern '50good~', which matches no driver",
+            "config.yaml: a pattern of agg.serial matches no driver: '60*'",
+            "config.yaml: a pattern of agg.complete matches no driver: '50good~'",
         ),
-        "correct it, or leave it out; the drivers are 50good",
+        "fix or remove it; the drivers are 50good",
     ),
     "broken links": Mistake(
         add_broken_links,
         ("adjust.d/10a is a link to nowhere, which does not exist; adjust.d/20b is a link to nowhere, ",),
-        "mend what cannot be followed, or take it away",
+        "fix or remove the link",
     ),
     "all files executable": Mistake(
         make_all_executable,
         (
-            "on --info: cannot be started: it is no program: it has no #! line",
-            "every file in adjust.d is executable, as on a volume that gives all files the same mode, and so",
+            "on --info: cannot be started: it has no #! line",
+            "every file in adjust.d is executable, as on a volume where all have one mode, so",
         ),
         None,
         ("Makefile",),
@@ -251,7 +252,7 @@ def test_the_installed_program_that_adjust_links_to_is_examined(servo: ServoDire
     path.chmod(0o757)
     (problem,) = checked(servo)["problems"]
     assert str(path) in problem["what"]
-    assert "may be written by everybody" in problem["what"]
+    assert "world-writable" in problem["what"]
     assert problem["remedy"] == f"chmod o-w {shlex.quote(str(path))}"
 
 
@@ -314,7 +315,7 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
             fix: run it by hand: adjust.d/8bad --info app
 
         problem 3: only one driver may describe a setting, but 5good and 6same describe c5.cpu and c5.inst_type
-            fix: let one of them describe each: give the component another name in the others, or have them describe less
+            fix: rename the component in all but one of them, or remove the setting from their descriptions
 
         remark: to run a driver by hand, first set the path of its modules: export PYTHONPATH=PATHS
         remark: ignored (not executable): README.md and library.py; to make one a driver: chmod +x adjust.d/NAME
@@ -391,7 +392,7 @@ def test_serial_is_suggested_for_a_driver_that_fails_beside_others(servo: ServoD
     final = checked(servo)
     (problem,) = final["problems"]
     assert problem["what"].startswith(
-        "fails when it is asked beside the others, but answers alone: on --query: exited with"
+        "fails when asked together with the others, but answers when asked alone: on --query: exited with"
     )
     verdicts = {row["driver"]: row["verdict"] for row in final["drivers"]}
     # Which of the two comes too late varies.
@@ -412,9 +413,9 @@ def test_a_driver_that_fails_once_is_unsteady(servo: ServoDirectory, operation: 
     final = checked(servo)
     (problem,) = final["problems"]
     assert problem["what"].startswith(
-        f"failed when it was asked first, but not the second time: on --{operation}: exited"
+        f"failed the first time it was asked, but not the second: on --{operation}: exited"
     )
-    assert problem["remedy"] == f"run it by hand, a few times: adjust.d/01a --{operation} app"
+    assert problem["remedy"] == f"run it by hand several times: adjust.d/01a --{operation} app"
     assert [row["verdict"] for row in final["drivers"]] == ["unsteady", "ok"]
 
 
@@ -429,7 +430,7 @@ def test_a_failing_inner_driver_is_a_problem(servo: ServoDirectory) -> None:
     assert completed.returncode == 1
     (problem,) = completed.messages[0]["problems"]
     assert problem["drivers"] == ["10inner"]
-    assert problem["what"] == "03bad, a driver inside it, fails: exited with status 3"
+    assert problem["what"] == "its inner driver 03bad fails: exited with status 3"
 
 
 @pytest.mark.full
@@ -468,13 +469,13 @@ def test_an_empty_adjust_d_is_a_problem(servo: ServoDirectory) -> None:
     assert completed.stdout.decode() == textwrap.dedent(
         f"""\
         problem 1: no driver in {servo.path}/adjust.d
-            fix: put executable files there, or make executable what is there: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
+            fix: add executable files, or make the files there executable: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
 
         1 problem found; 0 of 0 drivers ok
         """  # noqa: E501 - what is printed is as long as that
     )
     subprocess.run(
-        ["sh", "-c", completed.stdout.decode().partition("there: ")[2].split("\n")[0]],
+        ["sh", "-c", completed.stdout.decode().partition("executable: ")[2].split("\n")[0]],
         cwd=servo.path,
         check=True,
     )
@@ -501,7 +502,7 @@ def test_ignored_files_are_remarks(servo: ServoDirectory) -> None:
     final = checked(servo)
     assert final["problems"] == []
     assert final["remarks"] == [
-        ("ignored (named like a backup copy or hidden): 01a~; should one be a driver, give it another name"),
+        ("ignored (named like a backup copy or hidden): 01a~; to make one a driver, rename it"),
         "ignored (named like a document, and without a #! line): README.md",
     ]
 
@@ -521,8 +522,8 @@ def test_a_missing_psutil_is_a_problem_beside_the_others(servo: ServoDirectory) 
     failing, missing = final["problems"]
     assert failing["drivers"] == ["02b"]
     assert missing["drivers"] == []
-    assert re.search(r"needs the Python package psutil.*-m pip install --upgrade psutil$", missing["what"])
-    assert missing["remedy"] == "install it as said: until then every adjust fails"
+    assert re.search(r"the Python package psutil.*-m pip install --upgrade psutil$", missing["what"])
+    assert missing["remedy"].endswith("-m pip install --upgrade psutil; every adjust fails until then")
     assert [row["verdict"] for row in final["drivers"]] == ["ok", "exit-status"]
 
 

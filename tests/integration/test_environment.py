@@ -483,7 +483,7 @@ def replace(make: Callable[[Path], object]) -> Make:
 PLACES: dict[str, tuple[Make, str]] = {
     "a pipe": (replace(os.mkfifo), "must be a directory"),
     "unreadable": (lambda servo: servo.drivers.chmod(0o100), "Permission denied"),
-    "not to be entered": (lambda servo: servo.drivers.chmod(0o400), "can be listed but not entered"),
+    "not to be entered": (lambda servo: servo.drivers.chmod(0o400), "may be read but not entered"),
 }
 
 # Root may read anything, unless this right is taken from it.
@@ -534,8 +534,8 @@ def test_a_driver_that_cannot_start_says_why(one: ServoDirectory, content: bytes
 
 
 LOST: dict[str, tuple[str, str]] = {
-    "a pipe": ("rm adjust.d/d2; mkfifo -m 755 adjust.d/d2", "no regular file any more"),
-    "all of adjust.d": ("rm -r adjust.d", "has vanished"),
+    "a pipe": ("rm adjust.d/d2; mkfifo -m 755 adjust.d/d2", "no longer a regular file"),
+    "all of adjust.d": ("rm -r adjust.d", "was removed"),
 }
 
 
@@ -565,13 +565,19 @@ def merges(**settings: object) -> str:
 
 
 BAD_FILES: dict[str, tuple[str | bytes, str]] = {
-    "UTF-16": ("agg:\n  parallel: none\n".encode("utf-16"), "agg.parallel is the string 'none'"),
+    "UTF-16": (
+        "agg:\n  parallel: none\n".encode("utf-16"),
+        "agg.parallel must be a whole number of 1 or more, got the string 'none'",
+    ),
     "a bomb inside": ("agg:\n" + "".join(f"  {line}\n" for line in bomb("x").splitlines()), "unknown key"),
     "a bomb as a value": (bomb("x") + "agg:\n  serial: *l9\n", "agg.serial"),
     "a bomb that is merged": (bomb("x") + "agg:\n  <<: *l9\n", "<< must be given mappings"),
     "a bomb of merges": (merges(paralel=1), "unknown key 'paralel'"),
-    "a bomb of merges, a wrong value": (merges(parallel=0), "agg.parallel is 0"),
-    "a list that holds itself": ("agg:\n  serial: &s [*s]\n", "agg.serial is &s [*s]"),
+    "a bomb of merges, a wrong value": (
+        merges(parallel=0),
+        "agg.parallel must be a whole number of 1 or more, got 0",
+    ),
+    "a list that holds itself": ("agg:\n  serial: &s [*s]\n", "such as ['k8s-*'], got &s [*s]"),
     "too long": ("x: y\n" * 300_000 + "agg: {parallel: 1}\n", "longer than 1 MiB"),
 }
 
@@ -653,7 +659,7 @@ def test_drivers_on_a_noexec_file_system_are_ignored_with_a_message(one: ServoDi
     fails(
         run_in(one, ["app"], before=before, prefix=NEW_NAMESPACE),
         "unknown-settings",
-        "there is no driver",
+        "no driver in",
     )
 
 

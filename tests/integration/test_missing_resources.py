@@ -183,7 +183,7 @@ def test_a_psutil_that_cannot_be_imported_is_reported(servo: ServoDirectory, err
     """
     completed = servo.adjust("web.cpu", env=sitecustomize(servo, source))
     assert reason_of(completed) == "bad-environment"
-    assert f"It is missing or broken ({words}" in completed.reply["message"]
+    assert f"is missing or broken ({words}" in completed.reply["message"]
 
 
 # A bug of the program.

@@ -86,7 +86,10 @@ def test_a_check_names_the_inner_driver_that_fails(servo: ServoDirectory, inner:
     inner.add("02exit3", "exit3", when="query")
     done = servo.run("--check", "app")
     assert done.returncode == 1
-    assert "problem 1: 10inner: 02exit3: failed: on --query: exited with status 3" in done.stdout.decode()
+    assert (
+        "problem 1: 10inner: 02exit3: failed: on --query: replied ok but exited with status 3"
+        in done.stdout.decode()
+    )
 
 
 def test_an_adjust_reaches_the_inner_drivers_and_their_progress_the_agent(
@@ -198,7 +201,7 @@ def test_an_inner_aggregator_that_is_killed_leaves_no_driver_beside_the_next(
         os.kill(parent_of(pids["leader"]), signal.SIGKILL)
         operation = running.finish()
     assert entry(operation, "20db")["status"] == "ok"
-    assert "10inner: failed: killed by SIGKILL, gave no reply" in operation.reply["message"]
+    assert "10inner: failed: was killed by SIGKILL, gave no reply" in operation.reply["message"]
     assert not (servo.path / "overlap").exists()
     assert not any(alive(pid) for pid in pids.values())
 

@@ -223,7 +223,7 @@ def test_a_rich_plan_in_full(servo: ServoDirectory) -> None:
           web.cpu        2 -> 2.25            (0.5..8 step 0.5)
             ! between its steps of 0.5
           web.inst_type  m5.large -> m5.huge  (m5.large, m5.xlarge, "2")
-            ! not in its list
+            ! not in its list of values
           with control {"timeout":600}; application.annotations {"\\u00e9":1}; web.image "web:2"
         2. 02größe
           größe.bare     null -> " a\\n"
@@ -232,7 +232,7 @@ def test_a_rich_plan_in_full(servo: ServoDirectory) -> None:
           with control {"timeout":600}; application.annotations {"\\u00e9":1}
         3. 04\\x1b[31m
           a b.c.d=e      null -> null         (..5)
-            ! no number
+            ! not a number
           a b.c.f        null -> 1            (true, 1.0)
           with control {"timeout":600}; application.annotations {"\\u00e9":1}
         not run (the input has no setting of theirs): 03idle
@@ -340,7 +340,9 @@ def test_a_failed_query_fails_the_plan(servo: ServoDirectory) -> None:
     servo.add("01a", "exit3", when="query")
     completed = servo.run("--plan", "app", input=asking())
     assert (completed.returncode, completed.stdout) == (1, b"")
-    assert completed.stderr.startswith(b"adjust: 01a: failed: on --query: exited with status 3")
+    assert completed.stderr.startswith(
+        b"adjust: 01a: failed: on --query: replied ok but exited with status 3"
+    )
 
 
 def test_nothing_is_adjusted_and_no_lock_is_taken(servo: ServoDirectory) -> None:

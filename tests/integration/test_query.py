@@ -145,7 +145,7 @@ def test_a_timeout_says_that_a_driver_started_late(servo: ServoDirectory) -> Non
     servo.add("02slow", "slow", seconds=600)
     completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "4"})
     assert completed.reply["reason"] == "timeout"
-    assert "late because of `parallel` or `serial`, and was stopped" in completed.reply["message"]
+    assert "late because of `parallel` or `serial`) and was stopped" in completed.reply["message"]
 
 
 def test_only_asks_the_drivers_whose_names_match(servo: ServoDirectory) -> None:

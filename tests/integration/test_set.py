@@ -39,7 +39,7 @@ def test_without_drivers_the_files_that_are_not_executable_are_named(servo: Serv
     reply = servo.run("app", "--set", "web.cpu=4").reply
     assert reply["reason"] == "unknown-settings"
     assert reply["message"].startswith("--set web.cpu=4: no driver describes a setting web.cpu")
-    assert "chmod +x makes drivers of the files there: 01a" in reply["message"]
+    assert "to make the files there drivers, use chmod +x: 01a" in reply["message"]
 
 
 @pytest.mark.parametrize("operation", [(), ("--plan",)], ids=["adjust", "plan"])

@@ -256,7 +256,7 @@ def test_processes_of_a_killed_driver_are_stopped_before_the_next_starts(
     )
     servo.add("02db", "plain", component="db")
     operation = servo.agent().adjust("app", servo.request("web.cpu", "db.cpu"))
-    assert operation.reply["drivers"]["01killed"]["message"] == "killed by SIGKILL, gave no reply"
+    assert operation.reply["drivers"]["01killed"]["message"] == "was killed by SIGKILL, gave no reply"
     assert operation.reply["drivers"]["02db"]["status"] == "ok"
     child = servo.pids("01killed", "child")["child"]
     assert not alive(child)

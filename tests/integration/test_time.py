@@ -160,7 +160,7 @@ def test_no_driver_is_started_after_the_limit_of_all(servo: ServoDirectory) -> N
         servo.add(f"{number:02}stubborn", "stubborn", when="info")
     with servo.agent(io_timeout=3) as agent:
         reply = agent.info("app")
-    started = {name for name, entry in reply["drivers"].items() if "gave no answer" in entry["message"]}
+    started = {name for name, entry in reply["drivers"].items() if "did not answer" in entry["message"]}
     assert started == {"00stubborn", "01stubborn"}
     others = {entry["message"] for name, entry in reply["drivers"].items() if name not in started}
     late = "was not started within the 2 s that all drivers share, because of `parallel` or `serial`"
@@ -196,7 +196,7 @@ def test_a_configuration_that_hangs_delays_neither_the_answer_nor_a_signal(
         completed = program.finish(timeout=20)
     assert completed.reply["reason"] == ("SIGTERM" if number else "bad-configuration")
     if not number:
-        assert "could not be read within 0.5 s" in completed.reply["message"]
+        assert "cannot read the servo directory within 0.5 s" in completed.reply["message"]
 
 
 def test_time_in_which_the_program_was_stopped_does_not_count(servo: ServoDirectory) -> None:

@@ -308,7 +308,7 @@ def test_a_log_path_that_the_locale_cannot_encode_is_only_a_warning(servo: Servo
     given = json.dumps(servo.request("web.cpu")).encode()
     completed = servo.run("app", input=given, env=locale)
     assert completed.reply["status"] == "ok"
-    assert b"its path does not fit the encoding of file names here" in completed.stderr
+    assert b"its path cannot be encoded in this locale" in completed.stderr
 
 
 def test_lines_of_many_runs_at_once_are_not_mixed(servo: ServoDirectory) -> None:
@@ -341,7 +341,7 @@ def test_a_log_that_is_our_stdout_or_configuration_is_not_written(servo: ServoDi
     servo.add("01web", "plain", component="web")
     with (servo.path / "out").open("wb") as out:
         completed = servo.run("--query", "app", stdout=out)
-    warning = f"warning: the log {path} is our stdout or config.yaml: nothing is logged\n"
+    warning = f"warning: the log {path} is stdout or config.yaml, so nothing is logged\n"
     assert (completed.returncode, completed.stderr.decode()) == (0, warning)
     assert list(json.loads((servo.path / "out").read_bytes())) == ["application"]
     assert (servo.path / "config.yaml").read_text() == f"agg: {{log: {path}}}"

@@ -90,7 +90,14 @@ def test_a_reply_without_any_description_is_refused(reply: Object) -> None:
 
 
 WRONG: list[tuple[object, str]] = [
-    *((None, "null"), ([], "a list"), ("x", "a string"), ("", "a text"), (0, "a number"), (1.5, "a number")),
+    *(
+        (None, "null"),
+        ([], "a list"),
+        ("x", "a string"),
+        ("", "a string"),
+        (0, "a number"),
+        (1.5, "a number"),
+    ),
     (True, "a boolean"),
 ]
 SHAPES: list[tuple[str, Path]] = [
