@@ -365,7 +365,7 @@ def internal_error_result(error: BaseException, debug: Callable[[str], object]) 
     for line in _trace(error):
         debug(line)
     message = (
-        f"internal error in servo-agg: {type(error).__name__}{_place(error)};"
+        f"internal error in servo-agg: {type(error).__name__} at {_place(error)};"
         " please report it with the output of -v"
     )
     return {"status": "failed", "reason": "internal", "message": message}
@@ -393,14 +393,14 @@ def _is_changed(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """Return where an error was raised, as ` at FILE:LINE`; "" if that is not known."""
+    """Return where an error was raised, as `FILE:LINE`."""
     trace = error.__traceback__
     if trace is None:
-        return ""
+        return "an unknown place"
     while trace.tb_next is not None:
         trace = trace.tb_next
     file = trace.tb_frame.f_code.co_filename
-    return f" at {os.path.relpath(file, os.path.dirname(os.path.dirname(__file__)))}:{trace.tb_lineno}"
+    return f"{os.path.relpath(file, os.path.dirname(os.path.dirname(__file__)))}:{trace.tb_lineno}"
 
 
 def _trace(error: BaseException) -> list[str]:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from servo_agg.config import Config
 
-_WRITABLE = "world-writable"
+_RUNS = ("is world-writable and runs as the agent's user", "are world-writable and run as the agent's user")
+"""What is said of one file, and of several, that are run."""
+
+_CONFIGURES = "is world-writable and configures the drivers"
 
 _MODULES = (".py", ".pyc", ".so")
 
@@ -43,7 +46,7 @@ def writable_by_all(config: Config) -> list[Problem]:
     search.examine(_programs_in("."))
     for path in ("config.yaml", config.environment.get("OPTUNE_CONFIG")):
         if path:
-            search.examine([path], why="configures the drivers")
+            search.examine([path], predicate=_CONFIGURES)
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for path in (*_packages_in("."), package):
         search.examine(_tree(path), root=path)
@@ -78,12 +81,12 @@ class _Search:
         self._directories: dict[str, _Directory] = {}
 
     def examine(
-        self, paths: Iterable[str], drivers: Sequence[str] = (), *, root: str = "", why: str = ""
+        self, paths: Iterable[str], drivers: Sequence[str] = (), *, root: str = "", predicate: str = ""
     ) -> None:
         """Add one problem for those of the files and directories that everybody may write to.
 
-        `root` is the directory that holds them all, if there is one. `why` says what a file does, if it is
-        not run.
+        `root` is the directory that holds them all, if there is one. `predicate` says what is wrong, if they
+        are not run.
         """
         targets: dict[str, str] = {}
         for path in paths:
@@ -100,9 +103,7 @@ class _Search:
             names = [self._named(path, target) for target, path in targets.items()]
             if len(names) > _MAX_NAMED + 1:
                 names[_MAX_NAMED:] = [f"{len(names) - _MAX_NAMED} more"]
-            one = len(targets) == 1
-            why = why or ("runs as the agent's user" if one else "run as the agent's user")
-            what = f"{join_names(names)} {'is' if one else 'are'} {_WRITABLE} and {why}"
+            what = f"{join_names(names)} {predicate or _RUNS[len(targets) > 1]}"
             self._found.append(Problem(drivers, "writable", what, self._remedy(list(targets), root)))
 
     def examine_program(self, path: str, drivers: Sequence[str] = ()) -> None:
@@ -134,7 +135,7 @@ class _Search:
                 remedy = f"chmod o-w {quote(shown)}"
                 if not directory.imports:
                     remedy += f"; or chmod +t {quote(shown)}, if others must be able to write there"
-            what = f"{shown} is {_WRITABLE}: any user can {action}"
+            what = f"{shown} is world-writable: any user can {action}"
             self._found.append(Problem(list(dict.fromkeys(directory.drivers)), "writable", what, remedy))
         return self._found
 

@@ -171,9 +171,10 @@ def stopped_result(
 
 
 def _pending_text(outcome: Outcome) -> str:
-    facts = outcome.facts
-    what = f"answered {facts.option} for" if facts.option else "finished its adjust after"
-    return f"{outcome.name} had not {what} {facts.seconds_before_stop:.1f} s"
+    name, facts = outcome.name, outcome.facts
+    if facts.option:
+        return f"{name} had not answered {facts.option} for {facts.seconds_before_stop:.1f} s"
+    return f"{name} had not finished its adjust after {facts.seconds_before_stop:.1f} s"
 
 
 def stopped_query_result(context: Context, cause: str, outcomes: Sequence[Outcome]) -> Result:

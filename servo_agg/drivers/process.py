@@ -269,12 +269,39 @@ def _first_line_fault(path: str, number: int) -> str:
 
 def carriage_return(name: str) -> str:
     """Return a sentence if the first line of a driver ends in CR LF, which `env` takes for part of a name."""
+    first = _first_line(name)
+    return _CR_LF if first.startswith(b"#!") and first.endswith(b"\r\n") else ""
+
+
+ENV_FAILED = (126, 127)
+"""Exit statuses of `env` when it cannot run a program."""
+
+
+def missing_interpreter(name: str) -> str:
+    """Return a sentence if the first line of a driver has `env` run a program that is not on PATH, else ""."""
+    env, _, rest = os.fsdecode(_first_line(name)).strip("#! \t\n").partition(" ")
+    if os.path.basename(env) != "env" or "\r" in rest:
+        return ""
+    # Without -S the system passes the rest of the line as one argument.
+    option, _, split = rest.strip().partition(" ")
+    arguments = split.split() if option in ("-S", "--split-string") else [rest.strip()]
+    program = next((word for word in arguments if "=" not in word and not word.startswith("-")), "")
+    if not program or any(_is_program(os.path.join(path, program)) for path in os.get_exec_path()):
+        return ""
+    remedy = "; use env -S to pass arguments" if " " in program else ""
+    return f"its interpreter {program} is not on PATH{remedy}"
+
+
+def _first_line(name: str) -> bytes:
     try:
         with open(f"adjust.d/{name}", "rb") as driver:
-            first = driver.readline(_FIRST_LINE)
+            return driver.readline(_FIRST_LINE)
     except OSError:
-        return ""
-    return _CR_LF if first.startswith(b"#!") and first.endswith(b"\r\n") else ""
+        return b""
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _interpreter_fault(path: str, first: bytes, number: int) -> str:

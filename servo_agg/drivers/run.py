@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 
 from servo_agg.drivers.events import CANCEL, OUTPUT_LIMIT, Exited, Output, OutputClosed
-from servo_agg.drivers.process import carriage_return
+from servo_agg.drivers.process import ENV_FAILED, carriage_return, missing_interpreter
 from servo_agg.drivers.timeouts import KILL_WAIT, SHORT_KILL_WAIT, TRANSITIONS, Deadlines, StopSequence
 from servo_agg.drivers.worker import MAX_PIPE_SIZE
 from servo_agg.processes.tree import Tree, discover_members, kill_trees
@@ -345,6 +345,9 @@ class DriverRun:
                 process.unregister()
             if self.facts.exit_code and self._reply is None:
                 self.facts.hint = carriage_return(self.call.name)
+                missing = missing_interpreter(self.call.name) if self.facts.exit_code in ENV_FAILED else ""
+                if missing and self.facts.failure is None:
+                    self._fail("cannot-start", f"cannot be started: {missing}")
             self.facts.stderr = shorten_stderr(process.worker.stderr.text())
         outcome = Outcome(self.call.name, self._reply, self.facts, adjusting=self.options.adjusting)
         if outcome.ok and self.options.validate is not None:

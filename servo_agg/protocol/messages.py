@@ -156,10 +156,7 @@ def decode(line: bytes, *, unique_keys: bool) -> Message:
 def clause(subject: str, error: ValueError) -> str:
     """Return a sentence about an error of `parse_object`: `the input is not JSON: 'hello'`."""
     text = str(error)
-    return text if text.startswith(_EXPECTED) else f"{subject} {text}"
-
-
-_EXPECTED = "expected "
+    return text if text.startswith("expected ") else f"{subject} {text}"
 
 
 def parse_object(document: bytes, *, unique_keys: bool = True) -> JsonObject:
@@ -178,7 +175,7 @@ def parse_object(document: bytes, *, unique_keys: bool = True) -> JsonObject:
         raise ValueError(f"{error}: {quote(document)}") from None
     if not isinstance(value, dict):
         raise ValueError(  # noqa: TRY004 - callers expect one type for whatever is wrong
-            f"{_EXPECTED}a JSON object, got {json_type(value)}: {quote(document)}"
+            f"expected a JSON object, got {json_type(value)}: {quote(document)}"
         )
     return value
 

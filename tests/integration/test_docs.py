@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servo_agg.config_schema import KEYS
-from servo_agg.errors import StartError, UserError
+from servo_agg.errors import StartError, UsageError, UserError
+from tests.integration.cases.table import CASES
 from tests.support.processes import DeadlineError, environment, kill_session
 from tests.support.servo import DRIVERS, REPOSITORY, ServoDirectory
 
@@ -331,12 +332,15 @@ def test_output_fits_what_a_page_shows(expected: list[str], output: str, verdict
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
 DRIVERS_PAGE = REPOSITORY / "docs" / "writing-drivers.md"
 
-ERRORS: list[type[Exception]] = [UserError, *UserError.__subclasses__(), StartError]
+ERRORS: list[type[Exception]] = [UserError, *UserError.__subclasses__(), StartError, UsageError]
 
 MESSAGE_ARGUMENT = {
     **{error.__name__: 0 for error in ERRORS},
     **dict.fromkeys(("Malformed", "_InvalidNumber", "ValueError"), 0),
     **dict.fromkeys(("_fail", "fail"), 1),
+    **dict.fromkeys(("warn", "_write_text"), 0),
+    "Problem": 2,
+    "_add": 3,
 }
 """The functions and classes that get a message, and the place of it among their arguments."""
 
@@ -395,7 +399,11 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def matches(quote: str, sentence: str) -> bool:
-    return re.search(".*".join(map(re.escape, quote.split("..."))), sentence, re.DOTALL) is not None
+    # The blanks around what is filled in may be made in another place of the source.
+    return (
+        re.search(".*".join(re.escape(part.strip()) for part in quote.split("...")), sentence, re.DOTALL)
+        is not None
+    )
 
 
 def test_every_message_is_explained() -> None:
@@ -403,7 +411,11 @@ def test_every_message_is_explained() -> None:
     quotes = [quote for quote in column(OPERATIONS, "message") if len(quote) > 10]
     # The causes that follow this one are explained instead.
     found = [pair for pair in messages() if pair[1] != "cannot be started: ..."]
-    assert [pair for pair in found if not any(matches(quote, pair[1]) for quote in quotes)] == []
+    assert [
+        (place, text)
+        for place, text in found
+        if not any(matches(quote, text) or matches(text, quote) for quote in quotes)
+    ] == []
     # Fewer may mean that a name above has changed.
     assert len(found) > 70
 
@@ -418,6 +430,8 @@ def test_every_message_that_a_page_quotes_exists(page: Path) -> None:
     strings = [
         literal(node) for _, node in trees() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
     ]
+    # What is put together from several strings of the source.
+    strings += [text for case in CASES for text in (case.message, case.stderr)]
     quotes = column(page, "message")
     assert quotes
     assert [quote for quote in quotes if not any(matches(quote, text) for text in strings)] == []

@@ -189,6 +189,8 @@ CASES = (
         failure("grace: short", "bad-configuration",
             "config.yaml, line 2: agg.grace must be a number of seconds from 0 to a billion, got the string 'short'", words=QUERY,
             config="agg:\n  grace: short\n"),
+        failure("a tab", "bad-configuration", "config.yaml is not valid YAML: line 2 is indented with a tab; YAML needs spaces", words=QUERY,
+            config="agg:\n\tgrace: 3\n"),
         failure("a mistake, for an adjust", "bad-configuration",
             "config.yaml, line 1: agg.grace must be a number of seconds from 0 to a billion, got the string 'short'",
             config="agg: {grace: short}"),
@@ -204,6 +206,9 @@ CASES = (
         "SPEC 7.1, 7.3",
         failure("no input", "bad-input", 'the input is empty; expected {"application": {...}} on stdin', stdin=""),
         failure("blank input", "bad-input", 'the input is empty; expected {"application": {...}} on stdin', stdin=" \r\n\t "),
+        failure("a list", "bad-input", "expected a JSON object, got a list: '[1]'", stdin="[1]"),
+        failure("a number that is not JSON", "bad-input", "the input contains NaN, which is not a JSON number: '{\"application\":NaN}'",
+            stdin='{"application":NaN}'),
         failure("no JSON", "bad-input", "the input is not JSON: 'cpu=4'", stdin="cpu=4"),
         failure("more than 16 MiB", "bad-input", "the input is longer than 16 MiB", stdin=REQUEST + " " * (16 << 20)),
         failure("no application", "bad-input", 'the input has no "application"; expected {"application": {...}}',
@@ -345,8 +350,16 @@ CASES = (
         Case("no interpreter in an info", driver="#!/opt/py/bin/python\n", words=INFO, code=0,
             message="driver: on --info: cannot be started: its interpreter /opt/py/bin/python does not exist"),
         cannot_start("no interpreter after #!", "#!\n", "its #! line names no interpreter"),
-        failure("no interpreter that env can find", "exit-status", "driver: failed: on --query: exited with status 127, gave no reply",
-            driver="#!/usr/bin/env no-such-python\n", words=QUERY, env={"OPTUNE_VERBOSE_STDERR": "none"}),
+        *(
+            cannot_start(f"no interpreter for {words}", f"#!/usr/bin/env {words}\n", f"its interpreter {why}", env={"OPTUNE_VERBOSE_STDERR": "none"})
+            for words, why in (
+                ("no-such-python", "no-such-python is not on PATH"),
+                ("-S A=1 no-such-python -u", "no-such-python is not on PATH"),
+                ("python3 -u", "python3 -u is not on PATH; use env -S to pass arguments"),
+            )
+        ),
+        failure("exit 127 of a program that env has found", "exit-status", "driver: failed: on --query: exited with status 127, gave no reply",
+            driver="#!/usr/bin/env sh\nexit 127\n", words=QUERY),
         cannot_start("no #! line", "echo hello\n", "it has no #! line (the first line should be, for example, #!/bin/sh)"),
         cannot_start("a program of another machine", "\x7fELF is not all that it takes\n",
             "it is a program for another CPU architecture, or a library that it needs is missing"),
