@@ -278,7 +278,7 @@ ENV_FAILED = (126, 127)
 
 
 def missing_interpreter(name: str) -> str:
-    """Return a sentence if the first line of a driver has `env` run a program that is not on PATH, else ""."""
+    """Return a sentence if the first line of a driver has `env` run a program that is not on PATH."""
     env, _, rest = os.fsdecode(_first_line(name)).strip("#! \t\n").partition(" ")
     if os.path.basename(env) != "env" or "\r" in rest:
         return ""

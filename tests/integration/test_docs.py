@@ -5,9 +5,10 @@ A page is Markdown with these conventions; a block that follows none of them is 
     <!-- servo: NAME -->        from here on in a new directory, made by SETUPS[NAME], and a new shell
     <!-- servo: NAME, long -->  likewise, and only with --full
     <!-- driver: NAME KIND KEY=VALUE ... -->  puts that kind of driver into adjust.d: see ServoDirectory.add
-    ```console                  `$ COMMAND`, `> ` before its further lines, below it what it prints (stderr
-                                too): `...` is any text within a line, a line `...` any number of lines.
-                                A command of which nothing is shown prints nothing and succeeds
+    ```sh                       commands, which can be pasted into a shell
+    ```text                     right below them: what they print together, on stdout and stderr. `...` is any
+                                text within a line, a line `...` any number of lines. Commands without such a
+                                block print nothing and succeed
     <!-- file: PATH -->         the block below, in any language, is what the reader writes to PATH; with a
                                 config.yaml a --query must succeed
     <!-- not run: WHY -->       the block below is not a command that can be run here
@@ -116,6 +117,8 @@ class Reader:
         self._lines = text.splitlines()
         self._at = 0
         self._comment: str | None = None
+        # The line at which the output of the last commands may begin.
+        self._output_at = -1
         self._read()
 
     def _read(self) -> None:
@@ -174,8 +177,14 @@ class Reader:
         kind, _, rest = (self._comment or "").partition(": ")
         if kind == "file":
             self._read_file_block(rest, block)
-        elif self._comment is None and language == "console":
-            self._read_console(block)
+        elif self._comment is None and language == "sh":
+            if any(line.startswith("$ ") for line in block):
+                self._refuse("a prompt would be copied along")
+            self._add("\n".join(block), [])
+            # A blank line is between the two blocks.
+            self._output_at = self._at + 2
+        elif self._comment is None and language == "text" and first - 1 == self._output_at:
+            self.sessions[-1].steps[-1].expected.extend(block)
         elif self._comment is None:
             self._refuse(f"this block ({language or 'no language'}) is neither run nor marked `not run`")
 
@@ -187,20 +196,6 @@ class Reader:
         self._add(f"cat >{path} <<'{end}'\n" + "".join(f"{line}\n" for line in block) + end, [])
         if path == "config.yaml":
             self._add("./adjust --query app >/dev/null", [])
-
-    def _read_console(self, block: list[str]) -> None:
-        steps: list[tuple[str, list[str]]] = []
-        for line in block:
-            if line.startswith("$ "):
-                steps.append((line[2:], []))
-            elif not steps:
-                self._refuse("a console begins with `$ COMMAND`")
-            elif line.startswith("> ") and not steps[-1][1]:
-                steps[-1] = (f"{steps[-1][0]}\n{line[2:]}", [])
-            else:
-                steps[-1][1].append(line)
-        for command, expected in steps:
-            self._add(command, expected)
 
 
 def read(page: Path) -> Reader:
@@ -289,14 +284,15 @@ NOT_ALLOWED = {
     "no kind": "```sh\nrm -rf /\n```",
     "no language": "```\nls\n```",
     "indented": "text\n\n    ls\n",
-    "indented fence": "- item\n  ```console\n  $ ls\n  ```",
+    "indented fence": "- item\n  ```sh\n  ls\n  ```",
     "tildes": "~~~\nls\n~~~",
     "a comment that belongs to nothing": "<!-- not run: a picture -->\ntext\n```sh\nls\n```",
     "a comment at the end": "<!-- not run: a picture -->",
     "an unknown comment": "<!-- servant: empty -->",
     "an unknown directory": "<!-- servo: there -->",
-    "no directory": "```console\n$ ls\n```",
-    "output of nothing": "<!-- servo: empty -->\n```console\nls\n```",
+    "a prompt": "<!-- servo: empty -->\n```sh\n$ ls\n```",
+    "output of nothing": "<!-- servo: empty -->\n```text\nls\n```",
+    "output further down": "<!-- servo: empty -->\n```sh\nls\n```\n\ntext\n\n```text\na\n```",
     "a file that nobody is told of": "<!-- servo: empty -->\n<!-- file: a -->\n```sh\nls\n```",
 }
 
