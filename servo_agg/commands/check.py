@@ -21,11 +21,12 @@ from servo_agg.commands.query import (
 )
 from servo_agg.config import STDERR_WORDS, VERBOSE_STDERR, quoted_value
 from servo_agg.errors import Conflict, UserError, close_matches, install_command
+from servo_agg.protocol.lint import lint_description, lint_info
 from servo_agg.protocol.settings import iter_settings, join_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from servo_agg.commands.query import Context
@@ -63,6 +64,7 @@ def check(
     if context.loop.cause:
         return stopped_query_result(context, context.loop.cause, [*{**infos, **queries}.values()])
     problems += driver_check.problems
+    problems += _description_problems(infos, queries)
     problems += _conflict_problems([outcome for outcome in queries.values() if outcome.ok])
     problems += _environment_problems(config)
     problems += _directory_problems(context)
@@ -85,6 +87,17 @@ def check(
         }
         return Result(final, status)
     return Result(report_text(rows, problems, remarks, width, colour=colour), status)
+
+
+def _description_problems(infos: Mapping[str, Outcome], queries: Mapping[str, Outcome]) -> list[Problem]:
+    """Return a problem for each finding in the answers of the drivers that have not failed."""
+    found = [(name, lint_info(outcome.body)) for name, outcome in infos.items() if outcome.ok]
+    found += [(name, lint_description(outcome.body)) for name, outcome in queries.items() if outcome.ok]
+    return [
+        Problem((name,), "description", str(finding), finding.remedy)
+        for name, findings in found
+        for finding in findings
+    ]
 
 
 def _conflict_problems(outcomes: list[Outcome]) -> list[Problem]:

@@ -7,19 +7,18 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from servo_agg.commands.adjust import read_request, refuse_without_drivers, requests_of
 from servo_agg.commands.query import Result, query_drivers, stopped_query_result
 from servo_agg.output.tables import display_width, escape_unprintable, table, truncate_middle
-from servo_agg.protocol.messages import json_type, parse_value, to_json
+from servo_agg.protocol.limits import violation
+from servo_agg.protocol.messages import parse_value, to_json
 from servo_agg.protocol.outcome import failure_result
 from servo_agg.protocol.settings import dotted_path, iter_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, TypeGuard
+    from typing import Any
 
     from servo_agg.commands.query import Context
 
@@ -84,50 +83,12 @@ def _change(path: tuple[str | None, str], described: Any, setting: Any) -> Objec
         "from": present.get("value"),
         "to": wanted,
         "limits": {key: present[key] for key in ("min", "max", "step", "values") if key in present},
-        "wrong": _violation(present, wanted) if _has_value(setting) else 'expected {"value": ...}',
+        "wrong": violation(present, wanted) if _has_value(setting) else 'expected {"value": ...}',
     }
 
 
 def _has_value(setting: Any) -> bool:
     return isinstance(setting, dict) and "value" in setting
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _violation(described: Object, value: Any) -> str | None:
-    """Return how a value violates what the driver described, None if it does not."""
-    values = described.get("values")
-    if isinstance(values, list):
-        # As in JSON, true is not 1, but 1.0 is.
-        fits = any(value == one and json_type(value) == json_type(one) for one in values)
-        return None if fits else "not in its list of values"
-    if not any(_is_number(described.get(key)) for key in ("min", "max")):
-        return None
-    return _range_violation(described, value) if _is_number(value) else "not a number"
-
-
-_NEGLIGIBLE = Fraction(1, 10**6)
-"""Part of a step by which a value may be off, since it may have been computed in floats."""
-
-
-def _range_violation(described: Object, value: float) -> str | None:
-    least, most, step = (described.get(key) for key in ("min", "max", "step"))
-    if _is_number(least) and value < least:
-        return f"below its minimum {to_json(least)}"
-    if _is_number(most) and value > most:
-        return f"above its maximum {to_json(most)}"
-    if _is_number(step) and step > 0 and _is_number(least):
-        # In decimal, 0.7 is six steps of 0.1 from 0.1. In floats it is not, and they can overflow.
-        steps = (_exact(value) - _exact(least)) / _exact(step)
-        if abs(steps - round(steps)) > _NEGLIGIBLE:
-            return f"between its steps of {to_json(step)}"
-    return None
-
-
-def _exact(number: float) -> Fraction:
-    return Fraction(to_json(number))
 
 
 def _shown(value: Any) -> str:

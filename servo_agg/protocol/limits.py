@@ -1,0 +1,63 @@
+"""Whether a value fits what a driver has described: its range and steps, or its list.
+
+Rules (SPEC 14):
+- Steps are exact decimal arithmetic, with a tolerance for values that were computed in binary floats.
+- As in JSON, `true` is not 1, but 1.0 is.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from servo_agg.protocol.messages import json_type, to_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from typing import Any, TypeGuard
+
+    from servo_agg.protocol.messages import JsonObject
+
+_NEGLIGIBLE = Fraction(1, 10**6)
+"""Part of a step by which a value may be off, since it may have been computed in floats."""
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Return whether a JSON value is a number, which a boolean is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def exact(number: float) -> Fraction:
+    """Return a number as it is written in JSON, without a rounding error."""
+    return Fraction(to_json(number))
+
+
+def identity(value: Any) -> Hashable:
+    """Return what two JSON values have in common exactly if they are equal."""
+    scalar = value is None or isinstance(value, (str, int, float))
+    return json_type(value), value if scalar else to_json(value)
+
+
+def violation(described: JsonObject, value: Any) -> str | None:
+    """Return how a value violates what the driver described, None if it does not."""
+    values = described.get("values")
+    if isinstance(values, list):
+        wanted = identity(value)
+        return None if any(identity(one) == wanted for one in values) else "not in its list of values"
+    if not any(is_number(described.get(key)) for key in ("min", "max")):
+        return None
+    return _range_violation(described, value) if is_number(value) else "not a number"
+
+
+def _range_violation(described: JsonObject, value: float) -> str | None:
+    least, most, step = (described.get(key) for key in ("min", "max", "step"))
+    if is_number(least) and value < least:
+        return f"below its minimum {to_json(least)}"
+    if is_number(most) and value > most:
+        return f"above its maximum {to_json(most)}"
+    if is_number(step) and step > 0 and is_number(least):
+        # In decimal, 0.7 is six steps of 0.1 from 0.1. In floats it is not, and they can overflow.
+        steps = (exact(value) - exact(least)) / exact(step)
+        if abs(steps - round(steps)) > _NEGLIGIBLE:
+            return f"between its steps of {to_json(step)}"
+    return None
