@@ -19,7 +19,8 @@ IMPORT_MEMORY = 12 << 20
 
 import mmap  # noqa: E402 - only after sys.path has been reordered
 
-# Where memory ends amid an import Python 3.11 can loop for ever, deaf to signals. Raises OSError in time.
+# If memory runs out during an import, Python 3.11 can loop forever without reacting to signals. This raises
+# OSError before that.
 mmap.mmap(-1, IMPORT_MEMORY).close()
 
 STARTED = time.monotonic()

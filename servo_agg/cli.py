@@ -208,7 +208,7 @@ def main() -> NoReturn:
 
             arguments = parse_arguments(sys.argv[1:])
     except UsageError as error:
-        from servo_agg.argument_parser import USAGE  # noqa: PLC0415 - likewise
+        from servo_agg.argument_parser import USAGE  # noqa: PLC0415 - as above
 
         _write_text(2, f"{USAGE}adjust: {error}\n")
         os._exit(2)
@@ -217,7 +217,7 @@ def main() -> NoReturn:
         _write_text(2, f"adjust: {internal_error_result(error, lambda _: None)['message']}\n")
         os._exit(1)
     if arguments.operation == "help":
-        from servo_agg.argument_parser import HELP  # noqa: PLC0415 - likewise
+        from servo_agg.argument_parser import HELP  # noqa: PLC0415 - as above
 
         os._exit(0 if _write_text(1, HELP) else 1)
     watchdog = None

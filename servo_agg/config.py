@@ -37,8 +37,8 @@ class Listing:
 
     drivers         what is run
     not_executable  regular files without the executable flag
-    leftovers       executable files that are no drivers because of their names, such as backup copies
-    documents       executable files that are no drivers because of their names and contents
+    leftovers       executable files that are not drivers because of their names, such as backup copies
+    documents       executable files that are not drivers because of their names and contents
     unreachable     what cannot be followed or looked at, each name with the reason
     """
 

@@ -35,7 +35,7 @@ class TooDeepError(Exception):
 
 
 class NotMappingError(Exception):
-    """`<<` refers to something that is no mapping; `key` is the node of `<<`, `merged` that of the other."""
+    """`<<` refers to something that is not a mapping; `key` is the node of `<<`, `merged` the other one."""
 
     def __init__(self, key: yaml.Node, merged: yaml.Node) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class NotMappingError(Exception):
 def compose_documents(loader: Any, wanted: str) -> Iterator[yaml.MappingNode]:
     """Yield the mapping at the top of each document, with only its keys `wanted` and `<<`.
 
-    A document that is no mapping yields an empty one. Raises YAMLError or TooDeepError.
+    A document that is not a mapping yields an empty one. Raises YAMLError or TooDeepError.
     """
     while (event := loader.get_event()) is not None:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -57,7 +57,7 @@ class _Composer:
     """Composes one document.
 
     _anchors  node of each anchor, the latest one if a name is used again
-    _open     the collections that have begun and not ended, the innermost last; None for one without a node
+    _open     the collections that are open, the innermost last; None for one without a node
     """
 
     def __init__(self, loader: Any, wanted: str) -> None:

@@ -66,7 +66,7 @@ def _enter_columns(columns: list[int], indent: int, marks: str) -> int | None:
 
 
 def _after_brackets(text: str, start: int, spans: list[tuple[int, int]], *, whole: bool) -> int:
-    """Return the index behind the bracket that closes the one at `start`; add to `spans` what is too deep.
+    """Return the index after the bracket that closes the one at `start`; add to `spans` what is too deep.
 
     `whole` says that brackets enclose the whole text. If not, a key at the beginning of a line is outside of
     all brackets, so that what looked like an opening bracket was part of a string.

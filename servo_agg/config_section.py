@@ -181,7 +181,7 @@ class _Section:
         value = self._constructed(node)
         if not is_valid(value):
             raise BadConfiguration(
-                f"{_place(node)}: {SECTION}.{name} must be {expected}, got {self._shown(node)}"
+                f"{_place(node)}: {SECTION}.{name} is {self._shown(node)}, expected {expected}"
             )
         for pattern in value if isinstance(value, list) else ():
             reversed_ = _reversed_range(pattern)

@@ -245,7 +245,7 @@ class Coordinator:
         return self._dispatch(context, stdin)
 
     def _read_config(self, errors: list[UserError] | None) -> Config | None:
-        """Return the configuration, None if the run is to end before. `errors`: see `read_config`."""
+        """Return the configuration, None if the run must end before. `errors`: see `read_config`."""
         if not os.path.lexists("config.yaml"):
             # Reading the rest blocks only where the start of `./adjust` does. A thread takes 0.2 ms.
             return read_config(os.environ, errors)
@@ -346,7 +346,7 @@ def read_stdin(size: int) -> bytes:
         try:
             return os.read(0, size)
         except BlockingIOError:
-            # The process that started us made it non-blocking, for every process that shares it.
+            # The process that started us made it non-blocking, forevery process that shares it.
             readable = select.poll()
             readable.register(0, select.POLLIN)
             readable.poll()

@@ -76,7 +76,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def holder(descriptor: int) -> int | None:
-    """Return the process id that the lock file names, None if there is no such process (any more)."""
+    """Return the process id that the lock file names, None if there is no such process."""
     if not is_lock_file(descriptor):
         return None
     try:
@@ -145,8 +145,8 @@ def _give_to_owner_of_directory(descriptor: int) -> None:
 def _is_trusted(descriptor: int) -> bool:
     """Return whether a lock file is one that an adjust made; take excess rights from it.
 
-    A link to another file must not be written to. Where everybody may write to the directory, a file of just
-    anybody does not count: he could hold its lock for ever.
+    A link to another file must not be written to. Where any user may write to the directory, a file of just
+    anybody does not count: that user could hold its lock forever.
     """
     found, directory = os.fstat(descriptor), os.stat(".")
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:

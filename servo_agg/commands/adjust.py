@@ -144,7 +144,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
 def _take_lock(context: Context) -> None:
     """Take the lock of the servo directory, waiting a while for another adjust (SPEC 10).
 
-    It is held until this process and the watchdog have ended. Return early if the adjust is to end. Raises
+    It is held until this process and the watchdog have ended. Return early if the adjust must end. Raises
     Busy, and BadEnvironment where there is nothing that we may lock.
     """
     directory, loop = context.config.directory, context.loop

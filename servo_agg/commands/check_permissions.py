@@ -1,4 +1,4 @@
-"""Find files and directories that everybody may write to, among those that run or configure drivers.
+"""Find files and directories that any user may write to, among those that run or configure drivers.
 
 Rules (SPEC 14; SECURITY.md lists what is examined):
 - The mode of the target of a link counts, not that of the link.
@@ -34,7 +34,7 @@ _MAX_NAMED = 5
 
 
 def writable_by_all(config: Config) -> list[Problem]:
-    """Return a problem for each group of files, and each directory, that everybody may write to."""
+    """Return a problem for each group of files, and each directory, that any user may write to."""
     search = _Search(config.directory)
     search.examine(["."])
     search.examine(["adjust.d"])
@@ -83,7 +83,7 @@ class _Search:
     def examine(
         self, paths: Iterable[str], drivers: Sequence[str] = (), *, root: str = "", predicate: str = ""
     ) -> None:
-        """Add one problem for those of the files and directories that everybody may write to.
+        """Add one problem for those of the files and directories that any user may write to.
 
         `root` is the directory that holds them all, if there is one. `predicate` says what is wrong, if they
         are not run.

@@ -45,7 +45,7 @@ class Context:
 
     config          the configuration
     supervisor      runs drivers
-    loop            waits for events, and knows why the run is to end
+    loop            waits for events, and knows why the run must end
     started         when this program started, on the clock of `loop`
     send            `send(*objects)` sends objects to the agent, one per line
     warn            `warn(line)` writes a line to stderr
@@ -205,7 +205,7 @@ class QueryResult:
     """What a query of all drivers gave.
 
     outcomes  one for each driver that was started, in driver order
-    cause     why the run is to end, None if it is not
+    cause     why the run must end, None if it is not
     failures  the outcomes of drivers that failed by themselves
     """
 
@@ -229,7 +229,7 @@ def query_drivers(context: Context, application: str, now: float) -> QueryResult
 
 
 def check_description(outcome: Outcome) -> None:
-    """Fail an outcome whose reply is no description; wrap a reply without `application` (SPEC 4)."""
+    """Fail an outcome whose reply is not a description; wrap a reply without `application` (SPEC 4)."""
     try:
         outcome.body = normalize_description(outcome.body)
     except SchemaError as error:

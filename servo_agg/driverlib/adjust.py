@@ -503,7 +503,7 @@ class _Run:
         if isinstance(result, dict):
             reply.update(result)
         elif result is not None:
-            driver.debug("adjust() returned", repr(result), "which is no dict and is disregarded")
+            driver.debug("adjust() returned", repr(result), "which is not a dict and is ignored")
         self.print_reply(reply)
         if reply["status"] != "ok":
             sys.exit(1)

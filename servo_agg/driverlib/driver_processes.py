@@ -28,7 +28,7 @@ _CTRL_C_GRACE = 0.25
 
 _POLL_INTERVAL = 0.01
 _KILL_ROUNDS = 10
-"""How often SIGKILL is sent: processes that fork without end must not block the driver for ever."""
+"""How often SIGKILL is sent: processes that fork without end must not block the driver forever."""
 
 _KILL_WAIT = 0.2
 """Seconds to wait after SIGKILL; a process in an uninterruptible sleep may never exit."""
@@ -37,7 +37,7 @@ _MAX_WAIT = 1.0
 """Seconds. Python runs the handler of a signal that arrives just before a wait only after that wait."""
 
 _POST_EXIT_DRAIN = 0.25
-"""Seconds for which a pipe is read after the exit: a background process may hold it open for ever."""
+"""Seconds for which a pipe is read after the exit: a background process may hold it open forever."""
 
 _BLOCK_SIZE = 65536
 

@@ -92,7 +92,7 @@ class CancelRequested:
 
 
 class StdinRead:
-    """Our stdin is at its end. `text` is its content; `error`, if not empty, is why that is no input."""
+    """Our stdin is at its end. `text` is its content; `error`, if not empty, is why that is not an input."""
 
     __slots__ = ("error", "text")
 
@@ -115,7 +115,7 @@ _JOIN_LIMIT = 64 << 10
 class EventQueue:
     """Many threads put, one thread gets.
 
-    space   a descriptor that is readable while there is room for output
+    space   a descriptor that is readable while output can be added
     """
 
     def __init__(self) -> None:
@@ -227,7 +227,7 @@ class Clock:
 
 
 class ShutdownState:
-    """Why, and how, the run is to end.
+    """Why, and how, the run must end.
 
     signal      the name of the signal that ends us, None without one
     canceled    the agent has cancelled
@@ -291,7 +291,7 @@ class EventLoop:
 
     @property
     def cause(self) -> str | None:
-        """Why the run is to end: see ShutdownState."""
+        """Why the run must end: see ShutdownState."""
         return self.shutdown.cause
 
     @property
@@ -301,23 +301,23 @@ class EventLoop:
 
     @property
     def progress_useless(self) -> bool:
-        """Whether progress need not be sent: we are to end, and even what waits already is not read."""
+        """Whether progress need not be sent: we must end, and even what waits already is not read."""
         return (self.shutdown.signal is not None or self.shutdown.agent_gone) and self._stdout.full
 
     def wait_for_stdin(self) -> StdinRead | None:
-        """Wait for the end of stdin; return None if the run is to end before."""
+        """Wait for the end of stdin; return None if the run must end before."""
         while self._stdin is None and self.cause is None:
             self._next_event(MAX_WAIT, output=False)
         return self._stdin
 
     def pause(self, seconds: float) -> None:
-        """Wait, at most until the run is to end."""
+        """Wait, at most until the run must end."""
         until = self.now() + seconds
         while self.cause is None and self.now() < until:
             self._next_event(until - self.now(), output=False)
 
     def poll(self) -> str | None:
-        """Apply the events that have arrived; return why the run is to end, None if it is not.
+        """Apply the events that have arrived; return why the run must end, None if it is not.
 
         Only while no driver runs: events of drivers would be lost.
         """
@@ -341,7 +341,7 @@ class EventLoop:
         return background
 
     def wait_for_work(self, background: BackgroundWork, seconds: float | None) -> str | None:
-        """Wait until work is done, at most `seconds`; return why the run is to end, None if it is not."""
+        """Wait until work is done, at most `seconds`; return why the run must end, None if it is not."""
         until = None if seconds is None else self.now() + seconds
         while not background.done and self.cause is None and (until is None or self.now() < until):
             self._next_event(MAX_WAIT, output=False)

@@ -241,7 +241,7 @@ def _start_failure(path: str, error: OSError | MemoryError) -> str:
     number = error.errno or 0 if isinstance(error, OSError) else 0
     if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
         if os.path.exists(path) and not os.path.isfile(path):
-            # To open it might take for ever: it may be a pipe.
+            # To open it might take forever: it may be a pipe.
             return "it is no longer a regular file, as it was when adjust.d was listed"
         return _first_line_fault(path, number)
     if number == errno.ELOOP and os.path.exists(path):

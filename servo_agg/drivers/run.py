@@ -323,7 +323,7 @@ class DriverRun:
             self._transition("finished")
 
     def mark_serviced(self, now: float) -> None:
-        """Record that nothing is to be done until something happens or `service_at` has come."""
+        """Record that there is nothing to do until something happens or `service_at` has come."""
         self.needs_service = False
         if self._stop_sequence is None:
             self.service_at = self._deadlines.next_check()
@@ -409,9 +409,9 @@ def stop_runs(runs: Iterable[DriverRun], cause: str | None, clock: Callable[[], 
     `cause`: the name of the signal that ends us, AGENT_GONE, or `failure` if another driver has failed; None
     for a failure of their own.
     """
-    begun = [(run, run.begin_stop(cause)) for run in runs]
+    stops = [(run, run.begin_stop(cause)) for run in runs]
     # Together: each pass over all processes takes milliseconds.
-    discover_members(tree for _, tree in begun)
-    for run, tree in begun:
+    discover_members(tree for _, tree in stops)
+    for run, tree in stops:
         # Read again: the snapshots may have taken as long as a short grace period.
         run.terminate(tree, clock())

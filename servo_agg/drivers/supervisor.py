@@ -57,7 +57,7 @@ class Supervisor:
 
     unkillable      whether something survived SIGKILL: then no driver is started any more
     environment     what drivers get, without the start token; set it before the first run
-    shorten_stderr  returns what is shown of a failed driver's stderr (SPEC 13); likewise
+    shorten_stderr  returns what is shown of a failed driver's stderr (SPEC 13); set it before the first run
     on_phase_end    `on_phase_end(phase, began_at, outcome)` is called at the end of each driver; `began_at`
                     is in monotonic seconds; None: nobody needs it
     """
@@ -109,7 +109,7 @@ class Supervisor:
                 self._apply_shutdown(adjusting=options.adjusting)
                 if stop_at is not None and self._loop.now() >= stop_at:
                     self._stop(self._runs.values(), "failure")
-                # Each end makes room for another start: wait only if there was none.
+                # After each end another driver can start: wait only if none has ended.
                 if not self._service():
                     self._wait(stop_at)
         finally:

@@ -5,7 +5,7 @@ Rules (SPEC 4, 8, 13):
   read stdout, so the driver waits. stderr goes to a bounded buffer and is always read.
 - A worker decides nothing and parses nothing. Exit and end of output are two events, in any order.
 - Output that a child of the driver keeps open is read for 0.25 s after the exit; then what the pipe holds is
-  read, however long that waits for room in the queue; then the pipe is closed.
+  read, however long the queue is full; then the pipe is closed.
 - The worker alone closes its descriptors.
 """
 
@@ -53,10 +53,10 @@ class HeadTailBuffer:
 
     def add(self, block: bytes) -> None:
         """Append a block."""
-        room = _HEAD_SIZE - len(self._head)
-        if room > 0:
-            self._head += block[:room]
-            block = block[room:]
+        space = _HEAD_SIZE - len(self._head)
+        if space > 0:
+            self._head += block[:space]
+            block = block[space:]
         self._tail += block
         surplus = len(self._tail) - _TAIL_SIZE
         if surplus > 0:
@@ -152,7 +152,7 @@ class Worker:
             self._reading = False
 
     def _enqueue(self) -> None:
-        """Put the held block into the queue; if that is full, wait for room and leave stdout alone."""
+        """Put the held block into the queue; if that is full, wait for space and leave stdout alone."""
         waiting = self._queue.space in self._handlers
         if self._held is not None and not self._queue.put_output(self._held):
             if not waiting:

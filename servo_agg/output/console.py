@@ -2,7 +2,7 @@
 
 Rules (SPEC 4, 5, 13, 14):
 - stderr is ASCII, since the agent decodes it strictly, and contains no control sequences for a terminal.
-- On a terminal or with `-v`, a driver's stderr is shown as it comes, each line behind the driver's name.
+- On a terminal or with `-v`, a driver's stderr is shown as it comes, each line after the driver's name.
   While the writer is full neither that nor the details of `-v` are shown: a driver never waits for a reader
   of our stderr.
 - The status line shows the progress of an adjust in a bar, and the driver that is waited for. It is always

@@ -43,7 +43,7 @@ _DRAIN_TIMEOUT = 1.0
 class _LogWriter(Writer):
     """Writes to a log file, which its thread opens first, since the file system may hang.
 
-    refusal  why nothing can be logged, to stand behind the path in a sentence; "" if it can, or not known yet
+    refusal  why nothing can be logged, which follows the path in a sentence; "" if it can, or not known yet
     lost     whether a line could not be written
     """
 

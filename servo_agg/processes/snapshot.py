@@ -219,7 +219,7 @@ def read_each(pids: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:
             idle_waits * _NEXT_READER_DELAY >= _STALL_TIMEOUT
             and time.monotonic() >= stalled_at + _STALL_TIMEOUT
         ):
-            # Both conditions: a suspension of this whole process is no stall.
+            # Both conditions: a suspension of this whole process is not a stall.
             for reader in readers:
                 reader.abandoned = True
                 pid = reader.pid

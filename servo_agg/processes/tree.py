@@ -185,7 +185,7 @@ class Snapshot:
 
 
 class Tree:
-    """The processes of one driver, from the moment at which it is to be stopped.
+    """The processes of one driver, from the moment at which it must be stopped.
 
     leader  the pid of the driver
     """

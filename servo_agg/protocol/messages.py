@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     JsonObject = dict[str, Any]
     Message = Union["Progress", "Reply", "Malformed"]
 
-    # The last key or index of a path, behind the path to the value around it; None is the outermost value.
+    # The last key or index of a path, after the path to the value around it; None is the outermost value.
     JsonPath = Optional[tuple["JsonPath", Union[str, int]]]
 
 

@@ -30,7 +30,7 @@ class RunFacts:
     exit_code     exit status; None if it was killed by a signal or never ran
     killed_by     name of the signal that killed it, else None
     failure       the failure that we detected, else None
-    failure_text  what happened, to stand behind the driver's name in a sentence
+    failure_text  what happened, which follows the driver's name in a sentence
     stop_cause    why we stopped it through no fault of its own: the name of the signal that ends us,
                   `agent-gone`, or `failure` for that of another driver; else None
     seconds       from its start to its end

@@ -58,7 +58,7 @@ QUERY_FAILURES: dict[str, Failure] = {
 
 
 def check_failure(completed: Completed, failure: Failure) -> None:
-    """Check what holds for every failure."""
+    """Check what holds forevery failure."""
     assert completed.returncode == 1, completed
     assert completed.stdout.endswith(b"\n")
     # ASCII, one compact object per line; only the last one is not progress.

@@ -112,7 +112,7 @@ def nothing(_: ServoDirectory) -> None:
 
 
 ONLY_JSON = "only JSON objects may go to its stdout"
-MEND = "fix it; every operation fails until then"
+FIX = "fix it; every operation fails until then"
 NO_INTERPRETER = "cannot be started: its interpreter /opt/py/bin/python3 does not exist"
 CR_LF = "cannot be started: its first line ends in CR LF (Windows line endings);"
 VARIABLE = "the environment variable"
@@ -171,16 +171,16 @@ MISTAKES = {
     "wrong values": Mistake(
         configure("grace: soon\n  paralel: 3"),
         (
-            "config.yaml, line 2: agg.grace must be a number of seconds from 0 to a billion, got the string",
+            "config.yaml, line 2: agg.grace is the string 'soon', expected a number",
             "config.yaml, line 3: unknown key 'paralel' (value 3) in section agg; did you mean",
         ),
-        MEND,
+        FIX,
     ),
-    "not YAML": Mistake(configure("{"), ("config.yaml is not valid YAML: ",), MEND),
+    "not YAML": Mistake(configure("{"), ("config.yaml is not valid YAML: ",), FIX),
     "wrong timeout": Mistake(
         nothing,
         (f"{VARIABLE} OPTUNE_IO_TIMEOUT must be a decimal number of",),
-        MEND,
+        FIX,
         env={"OPTUNE_IO_TIMEOUT": "30s"},
     ),
     "unknown word": Mistake(
@@ -212,7 +212,7 @@ MISTAKES = {
         ("Makefile",),
         "cannot-start",
     ),
-    "driver that everybody may write to": Mistake(
+    "driver that any user may write to": Mistake(
         lambda servo: (servo.drivers / "50good").chmod(0o777),
         ("adjust.d/50good is world-writable and runs as the agent's user",),
         "chmod o-w adjust.d/50good",

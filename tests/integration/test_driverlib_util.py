@@ -182,7 +182,7 @@ def test_a_child_that_prints_progress_is_not_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ours", "its"), [("30", "29"), ("", ""), ("1", "1"), ("2.5", "2.5")])
 def test_the_timeout_of_a_child_is_a_second_less(tmp_path: Path, ours: str, its: str) -> None:
     inner = """printf '{"status":"ok","limit":"%s"}' "$OPTUNE_IO_TIMEOUT" """
-    # On a loaded machine half a second may be over before it has begun.
+    # On a loaded machine half a second may be over before it starts.
     expected = wait_until(
         lambda: track(tmp_path, inner, OPTUNE_IO_TIMEOUT=ours).get("reply"), 60, "an answer"
     )

@@ -73,7 +73,7 @@ def request(servo: ServoDirectory) -> bytes:
 
 
 def check(completed: Completed) -> dict[str, object] | None:
-    """Check what holds for every run; return its final object, None when Python itself failed."""
+    """Check what holds forevery run; return its final object, None when Python itself failed."""
     # Python prints that it ignores a file that it cannot read, and goes on.
     ours = completed.stderr.rpartition(b"Remainder of file ignored\n")[2]
     output = (completed.stdout + ours).decode("utf-8", "replace")
@@ -567,7 +567,7 @@ def merges(**settings: object) -> str:
 BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "UTF-16": (
         "agg:\n  parallel: none\n".encode("utf-16"),
-        "agg.parallel must be a whole number of 1 or more, got the string 'none'",
+        "agg.parallel is the string 'none', expected a whole number of 1 or more",
     ),
     "a bomb inside": ("agg:\n" + "".join(f"  {line}\n" for line in bomb("x").splitlines()), "unknown key"),
     "a bomb as a value": (bomb("x") + "agg:\n  serial: *l9\n", "agg.serial"),
@@ -575,9 +575,9 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "a bomb of merges": (merges(paralel=1), "unknown key 'paralel'"),
     "a bomb of merges, a wrong value": (
         merges(parallel=0),
-        "agg.parallel must be a whole number of 1 or more, got 0",
+        "agg.parallel is 0, expected a whole number of 1 or more",
     ),
-    "a list that holds itself": ("agg:\n  serial: &s [*s]\n", "such as ['k8s-*'], got &s [*s]"),
+    "a list that holds itself": ("agg:\n  serial: &s [*s]\n", "agg.serial is &s [*s], expected"),
     "too long": ("x: y\n" * 300_000 + "agg: {parallel: 1}\n", "longer than 1 MiB"),
 }
 

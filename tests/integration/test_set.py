@@ -48,7 +48,7 @@ def test_stdin_is_not_read(servo: ServoDirectory, operation: tuple[str, ...]) ->
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, b"for another program")
-        # The write end stays open: a program that reads would wait for ever.
+        # The write end stays open: a program that reads would wait forever.
         completed = servo.run(*operation, "app", "--set", "web.cpu=4", stdin=read_end, timeout=30)
         assert (completed.returncode, completed.stderr) == (0, b"")
         assert os.read(read_end, 64) == b"for another program"

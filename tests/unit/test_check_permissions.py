@@ -1,4 +1,4 @@
-"""SPEC 14: a check finds files and directories that everybody may write to."""
+"""SPEC 14: a check finds files and directories that any user may write to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPLACE = f"{OPEN}: any user can replace"
 
 
 class Opened(NamedTuple):
-    """Something that everybody may write to, and what a check must say of it."""
+    """Something that any user may write to, and what a check must say of it."""
 
     path: Path
     what: str

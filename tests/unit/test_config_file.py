@@ -38,7 +38,7 @@ def test_a_byte_order_mark_tells_the_encoding(file: Path, encoding: str) -> None
     assert read_section() == {"grace": 7}
     file.write_text("caf\xe9: 1\nagg: {grace: [1, 2]}\n", encoding=encoding)
     # The mark must not shift the value that the message quotes.
-    with pytest.raises(BadConfiguration, match=r"line 2: agg\.grace must be .*, got \[1, 2\]"):
+    with pytest.raises(BadConfiguration, match=r"line 2: agg\.grace is \[1, 2\], expected "):
         read_section()
 
 

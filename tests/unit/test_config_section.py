@@ -169,7 +169,7 @@ def test_a_wrong_value_is_refused_with_line_key_and_value(
     key: str, value: str, shown: str, expected: str
 ) -> None:
     message = refusal(f"agg:\n  {key}: {value}\n")
-    assert message == f"config.yaml, line 2: agg.{key} must be {expected}, got {shown}"
+    assert message == f"config.yaml, line 2: agg.{key} is {shown}, expected {expected}"
 
 
 THE_KEYS = "known keys: parallel, serial, io_timeout, grace, cancel_grace, on_failure, log, complete"
@@ -274,7 +274,7 @@ NOT_YAML = "config.yaml is not valid YAML"
         # Lines are counted as an editor counts them.
         (
             "k8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",
-            f"config.yaml, line 2: agg.grace must be {SECONDS}, got [1, 2]",
+            f"config.yaml, line 2: agg.grace is [1, 2], expected {SECONDS}",
         ),
         # The sections of drivers are not quoted: they may contain passwords.
         (
@@ -311,7 +311,7 @@ def test_a_section_takes_a_time_that_its_length_limits(text: str, errors: list[A
 
 @pytest.mark.parametrize("text", ["agg: {grace: [1, &a {b: *a}]}\n", "agg: &a {grace: *a}\n"])
 def test_a_recursive_value_is_refused(text: str) -> None:
-    assert refusal(text).startswith("config.yaml, line 1: agg.grace must be ")
+    assert refusal(text).startswith("config.yaml, line 1: agg.grace is ")
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

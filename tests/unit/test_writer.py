@@ -263,7 +263,7 @@ def test_a_reader_that_leaves_during_a_write_is_noticed(end: End) -> None:
     end.close_read_end()
     wait_until(lambda: end.writer.broken, 10, "noticing that the reader has left")
     wait_until(lambda: end.notified > notified, 10, "notification")
-    # Otherwise a thread that waits for space would wait for ever.
+    # Otherwise a thread that waits for space would wait forever.
     assert not end.writer.full
     assert end.writer.finish()
 
@@ -313,7 +313,7 @@ def test_waiting_for_a_non_blocking_descriptor_takes_no_processor_time(end: End)
     os.set_blocking(end.write_end, False)
     fill(end)
     with contextlib.suppress(BlockingIOError):
-        # Fill the room that a partly written block has left in the pipe: the writer can only wait now.
+        # Fill the space that a partly written block has left in the pipe: the writer can only wait now.
         while True:
             os.write(end.write_end, b"x")
     before = time.process_time()
