@@ -58,7 +58,7 @@ def read_request(stdin: bytes) -> Object:
     if not stdin or stdin.isspace():
         raise BadInput('the input is empty; expected {"application": {...}} on stdin')
     try:
-        request = parse_object(stdin)
+        request = parse_object(stdin, expected="a JSON object on stdin")
     except ValueError as error:
         raise BadInput(clause("the input", error)) from None
     if "application" not in request:

@@ -159,10 +159,11 @@ def clause(subject: str, error: ValueError) -> str:
     return text if text.startswith("expected ") else f"{subject} {text}"
 
 
-def parse_object(document: bytes, *, unique_keys: bool = True) -> JsonObject:
-    """Parse one JSON object. With `unique_keys`, an object in it that has a key twice is an error.
+def parse_object(document: bytes, *, unique_keys: bool = True, expected: str = "a JSON object") -> JsonObject:
+    """Parse one JSON object.
 
-    Raises ValueError whose text is a predicate, `is not JSON: 'hello'`, or begins with "expected": see
+    With `unique_keys`, an object in it that has a key twice is an error. `expected` is what an error calls the
+    object. Raises ValueError whose text is a predicate, `is not JSON: 'hello'`, or begins with "expected": see
     `clause` (SPEC 4).
     """
     try:
@@ -175,7 +176,7 @@ def parse_object(document: bytes, *, unique_keys: bool = True) -> JsonObject:
         raise ValueError(f"{error}: {quote(document)}") from None
     if not isinstance(value, dict):
         raise ValueError(  # noqa: TRY004 - callers expect one type for whatever is wrong
-            f"expected a JSON object, got {json_type(value)}: {quote(document)}"
+            f"expected {expected}, got {json_type(value)}: {quote(document)}"
         )
     return value
 

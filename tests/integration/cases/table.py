@@ -206,7 +206,7 @@ CASES = (
         "SPEC 7.1, 7.3",
         failure("no input", "bad-input", 'the input is empty; expected {"application": {...}} on stdin', stdin=""),
         failure("blank input", "bad-input", 'the input is empty; expected {"application": {...}} on stdin', stdin=" \r\n\t "),
-        failure("a list", "bad-input", "expected a JSON object, got a list: '[1]'", stdin="[1]"),
+        failure("a list", "bad-input", "expected a JSON object on stdin, got a list: '[1]'", stdin="[1]"),
         failure("a number that is not JSON", "bad-input", "the input contains NaN, which is not a JSON number: '{\"application\":NaN}'",
             stdin='{"application":NaN}'),
         failure("no JSON", "bad-input", "the input is not JSON: 'cpu=4'", stdin="cpu=4"),
