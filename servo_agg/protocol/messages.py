@@ -162,9 +162,9 @@ def clause(subject: str, error: ValueError) -> str:
 def parse_object(document: bytes, *, unique_keys: bool = True, expected: str = "a JSON object") -> JsonObject:
     """Parse one JSON object.
 
-    With `unique_keys`, an object in it that has a key twice is an error. `expected` is what an error calls the
-    object. Raises ValueError whose text is a predicate, `is not JSON: 'hello'`, or begins with "expected": see
-    `clause` (SPEC 4).
+    With `unique_keys`, an object in it that has a key twice is an error. `expected` is what an error calls
+    the object. Raises ValueError whose text is a predicate, `is not JSON: 'hello'`, or begins with
+    "expected": see `clause` (SPEC 4).
     """
     try:
         text = document.decode("utf-8")

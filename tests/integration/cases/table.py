@@ -242,6 +242,7 @@ CASES = (
     # Malformed output
     *chapter(
         "SPEC 4",
+        on_adjust("a list", "echo '[1]'", "malformed", "expected a JSON object, got a list: '[1]'"),
         on_adjust("no JSON", says("Warning: the context was not set", OK), "malformed",
             "printed a line that is not JSON: 'Warning: the context was not set'"),
         on_adjust("no JSON after the reply", says(OK, "Done."), "malformed", "printed a line that is not JSON: 'Done.'"),
