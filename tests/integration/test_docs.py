@@ -42,8 +42,11 @@ if TYPE_CHECKING:
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 OTHER_PAGES = [
-    REPOSITORY / name
-    for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md", "tests/fuzz/README.md")
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "SECURITY.md",
+    REPOSITORY / "CHANGELOG.md",
+    REPOSITORY / "benchmarks" / "README.md",
+    REPOSITORY / "tests" / "fuzz" / "README.md",
 ]
 """Pages of which only the links are tested: their commands are for a development environment."""
 
