@@ -38,7 +38,7 @@ Runs every executable file of ./adjust.d, each a driver, and answers as one.
 
   --set SETTING=VALUE   adjust or plan this instead of stdin; repeatable
   --only PATTERN        ask these drivers only, not in an adjust; repeatable
-  --json                with --check or --plan: print one JSON object
+  --json                with --check, --plan or --timings: print one JSON object
   --timings             print at the end, on stderr, how long each driver took
   -v, --verbose         print what happens, and the drivers' stderr, on stderr
   -h, --help            print this text
@@ -183,8 +183,10 @@ def _check_combination(arguments: Arguments) -> None:
         raise UsageError("--set is allowed only with an adjust or --plan")
     if arguments.only and operation in ("adjust", "version"):
         raise UsageError("--only is allowed only with --query, --info, --check or --plan")
-    if arguments.json and operation not in ("check", "plan"):
-        raise UsageError("--json is allowed only with --check or --plan; other answers are JSON anyway")
+    if arguments.json and operation not in ("check", "plan") and not arguments.timings:
+        raise UsageError(
+            "--json is allowed only with --check, --plan or --timings; other answers are JSON anyway"
+        )
 
 
 def _suggestion(word: str) -> str:

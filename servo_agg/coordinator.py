@@ -35,7 +35,8 @@ from servo_agg.output.console import (
     terminal_width,
 )
 from servo_agg.output.writer import Writer
-from servo_agg.protocol.messages import encode, truncate
+from servo_agg.protocol.messages import encode, to_json, truncate
+from servo_agg.protocol.settings import values_by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Coordinator:
         self._stdout = Writer(1, self._wake)
         self._stderr = Writer(2, self._wake)
         self._run_log: RunLog | None = None
+        self._context: Context | None = None
         on_terminal = os.isatty(2)
         self._console = Console(
             self._stderr,
@@ -162,7 +164,7 @@ class Coordinator:
         if self._stdout.error:
             self._console.warn(f"adjust: cannot write the answer to stdout: {self._stdout.error}")
         if self._run_log is not None:
-            self._finish_run_log(self._run_log)
+            self._finish_run_log(self._run_log, result.final)
         self._stderr.drain(0.25)
         self._finish()
 
@@ -179,12 +181,20 @@ class Coordinator:
         else:
             self._stdout.write(encode(final))
 
-    def _finish_run_log(self, run_log: RunLog) -> None:
+    def _finish_run_log(self, run_log: RunLog, final: dict[str, Any] | str) -> None:
+        arguments = self._arguments
+        requested = None if self._context is None else self._context.requested
+        run_log.record_run(
+            arguments.operation, final, self.status, None if requested is None else values_by_name(requested)
+        )
         run_log.close(self._console.warn)
-        if self._arguments.timings:
-            from servo_agg.output.tables import timing_chart
+        if arguments.timings:
+            from servo_agg.output.tables import timing_chart, timing_object
 
             total = time.monotonic() - STARTED
+            if arguments.json:
+                self._console.warn(to_json(timing_object(run_log.records, total)))
+                return
             for line in timing_chart(run_log.records, total, width=terminal_width(2)):
                 self._console.warn(line)
 
@@ -227,7 +237,7 @@ class Coordinator:
             self._start_run_log().write_to(config.log)
         supervisor.environment = config.environment
         supervisor.shorten_stderr = lambda text: shorten_stderr(text, config.stderr)
-        context = Context(
+        self._context = context = Context(
             config,
             supervisor,
             loop,

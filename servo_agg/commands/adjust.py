@@ -94,6 +94,7 @@ def requests_of(
     description, owners = queried.merged()
     if request is None:
         request = request_from_assignments(assignments, description)
+        context.requested = request
     requests = route(request, owners)
     complete = requests.keys() & context.config.complete
     wanted = {path for path, name in owners.items() if name in complete}
@@ -107,6 +108,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     BadInput, UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
     """
     request = None if assignments else read_request(stdin)
+    context.requested = request
     config = context.config
     if not config.drivers:
         refuse_without_drivers(context, request, assignments)

@@ -44,6 +44,7 @@ def plan(
     Conflict.
     """
     request = None if assignments else read_request(stdin)
+    context.requested = request
     if not context.config.drivers:
         refuse_without_drivers(context, request, assignments)
     queried = query_drivers(context, application, context.loop.now())

@@ -52,6 +52,7 @@ class Context:
     debug           `debug(line)` writes a line to stderr with `-v`
     locks           descriptors of what an adjust must lock, see `servo_agg.lock`
     watchdog_alive  `watchdog_alive()` returns whether the watchdog runs
+    requested       the input of an adjust or plan once it is known, else None
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Context:
         self.debug = debug
         self.locks = locks
         self.watchdog_alive = watchdog_alive
+        self.requested: Object | None = None
 
     def phase_options(
         self,

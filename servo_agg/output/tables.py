@@ -13,6 +13,7 @@ from unicodedata import category, east_asian_width
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from servo_agg.protocol.outcome import PhaseRecord
 
@@ -151,19 +152,38 @@ def timing_chart(records: Sequence[PhaseRecord], total: float, *, width: int | N
         length = round(axis_width * record.seconds / total) if total else 1
         bar = " " * start + "=" * max(1, min(axis_width - start, length))
         lines.append(_pad(label, label_width, right=False) + _GAP + bar)
-    sequential = _seconds_without_driver(ordered, total) + sum(record.seconds for record in ordered)
+    sequential = _sequential_seconds(ordered, total)
     lines.append(f"total {total:.3f} s; one after another they would take {sequential:.3f} s")
     return lines
 
 
-def _seconds_without_driver(ordered: Sequence[PhaseRecord], total: float) -> float:
-    """Return how many seconds of a run no driver ran. `ordered`: the records by their start."""
+def timing_object(records: Sequence[PhaseRecord], total: float) -> dict[str, Any]:
+    """Return what `timing_chart` shows, as the object that `--timings --json` prints (SPEC 14)."""
+    ordered = sorted(records, key=lambda record: (record.start, record.driver))
+    return {
+        "total": round(total, 3),
+        "sequential": round(_sequential_seconds(ordered, total), 3),
+        "records": [
+            {
+                "driver": record.driver,
+                "phase": record.phase,
+                "start": record.start,
+                "seconds": record.seconds,
+                "status": record.status,
+            }
+            for record in ordered
+        ],
+    }
+
+
+def _sequential_seconds(ordered: Sequence[PhaseRecord], total: float) -> float:
+    """Return how long the run would have taken with one driver at a time. `ordered`: by their start."""
     busy = until = 0.0
     for record in ordered:
         end = record.start + record.seconds
         busy += max(0.0, end - max(until, record.start))
         until = max(until, end)
-    return max(0.0, total - busy)
+    return max(0.0, total - busy) + sum(record.seconds for record in ordered)
 
 
 def progress_bar(percent: int, message: str, activity: str, width: int) -> str:

@@ -188,11 +188,22 @@ class PhaseRecord:
     phase    what it was run for
     start    seconds from the begin of our run to its start
     seconds  from its start to its end
-    status, reason  as in SPEC 7.8
+    status, reason, message  as in SPEC 7.8
+    exit     its exit status, the name of the signal that killed it, None if it did not run
     signals_sent    see RunFacts
     """
 
-    __slots__ = ("driver", "phase", "reason", "seconds", "signals_sent", "start", "status")
+    __slots__ = (
+        "driver",
+        "exit",
+        "message",
+        "phase",
+        "reason",
+        "seconds",
+        "signals_sent",
+        "start",
+        "status",
+    )
 
     def __init__(self, phase: Phase, start: float, outcome: Outcome) -> None:
         self.driver = outcome.name
@@ -202,7 +213,10 @@ class PhaseRecord:
         self.seconds = round(outcome.facts.seconds, 3)
         self.status = outcome.status
         self.reason = outcome.reason
-        self.signals_sent = outcome.facts.signals_sent
+        self.message = outcome.message
+        facts = outcome.facts
+        self.exit: int | str | None = facts.exit_code if facts.killed_by is None else facts.killed_by
+        self.signals_sent = facts.signals_sent
 
 
 def failure_lines(failures: Sequence[Outcome]) -> str:

@@ -103,6 +103,15 @@ def iter_settings(body: Description | Request) -> Iterator[tuple[SettingPath, An
             yield (name, setting), value
 
 
+def values_by_name(request: Request) -> JsonObject:
+    """Return the settings that a request asks for, as `{"web.cpu": 4}`."""
+    return {
+        dotted_path(path): setting.get("value") if isinstance(setting, dict) else setting
+        for path, setting in iter_settings(request)
+        if setting is not None
+    }
+
+
 # Merging.
 
 
