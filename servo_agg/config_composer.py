@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_MAX_DEPTH = 200
+MAX_DEPTH = 200
 """Levels of nesting, more than `blank_deep_nesting` leaves in a text."""
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -27,7 +27,7 @@ UNDEFINED = "undefined alias"
 
 
 class TooDeepError(Exception):
-    """The text is nested too deep; `problem_mark` is where."""
+    """The text is nested too deeply at `problem_mark`."""
 
     def __init__(self, mark: yaml.Mark) -> None:
         super().__init__("nested too deeply")
@@ -35,7 +35,7 @@ class TooDeepError(Exception):
 
 
 class NotMappingError(Exception):
-    """`<<` refers to something that is no mapping; `key` is the node of `<<`, `merged` that of the other."""
+    """`<<` merges something that is not a mapping. `key` is the node of `<<`, `merged` that of the value."""
 
     def __init__(self, key: yaml.Node, merged: yaml.Node) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class NotMappingError(Exception):
 def compose_documents(loader: Any, wanted: str) -> Iterator[yaml.MappingNode]:
     """Yield the mapping at the top of each document, with only its keys `wanted` and `<<`.
 
-    A document that is no mapping yields an empty one. Raises YAMLError or TooDeepError.
+    A document that is not a mapping yields an empty one. Raises YAMLError or TooDeepError.
     """
     while (event := loader.get_event()) is not None:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -57,7 +57,7 @@ class _Composer:
     """Composes one document.
 
     _anchors  node of each anchor, the latest one if a name is used again
-    _open     the collections that have begun and not ended, the innermost last; None for one without a node
+    _open     the collections that have started and not ended, the innermost last; None for one without a node
     """
 
     def __init__(self, loader: Any, wanted: str) -> None:
@@ -70,7 +70,7 @@ class _Composer:
         top = yaml.MappingNode(_MAPPING, [])
         while True:
             event = self._loader.get_event()
-            # Not isinstance: most of a large file passes here.
+            # Not isinstance, which is slower: this runs for each event of a large file.
             json_type = event.__class__
             if json_type is yaml.ScalarEvent:
                 if event.anchor is not None or self._is_needed(event.value):
@@ -124,7 +124,7 @@ class _Composer:
 
     def _begin(self, event: Any) -> yaml.CollectionNode | None:
         """Open a mapping or list; return its node, None if it needs none. Raises TooDeepError."""
-        if len(self._open) == _MAX_DEPTH:
+        if len(self._open) == MAX_DEPTH:
             raise TooDeepError(event.start_mark)
         mapping = event.__class__ is yaml.MappingStartEvent
         node = None
