@@ -30,6 +30,7 @@ from servo_agg.errors import BadConfiguration, BadInput, MissingAdjustD, UserErr
 from servo_agg.output.console import (
     Console,
     encode_printable,
+    is_utf8_terminal,
     shorten_stderr,
     supports_colour,
     terminal_width,
@@ -172,7 +173,7 @@ class Coordinator:
                 # Its control characters are escaped already, and it may contain any letter.
                 text = final.encode(sys.stdout.encoding, "backslashreplace")
             else:
-                text = encode_printable(final)
+                text = encode_printable(final, utf8=is_utf8_terminal(1))
             self._stdout.write(text + b"\n")
         elif self._arguments.for_people:
             self._console.warn(f"adjust: {final['message']}")
@@ -184,9 +185,9 @@ class Coordinator:
         if self._arguments.timings:
             from servo_agg.output.tables import timing_chart
 
-            total = time.monotonic() - STARTED
-            for line in timing_chart(run_log.records, total, width=terminal_width(2)):
-                self._console.warn(line)
+            total, width = time.monotonic() - STARTED, terminal_width(2)
+            for line in timing_chart(run_log.records, total, width=width, escape=self._console.escape):
+                self._console.show(line)
 
     def _final_result(self) -> Result:
         try:
