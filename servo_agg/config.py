@@ -29,17 +29,17 @@ STDERR_WORDS = ("all", "minimal", "none")
 """The values of OPTUNE_VERBOSE_STDERR (SPEC 13)."""
 
 _MAX_NESTED = 8
-"""Aggregators inside one another. A deeper one is taken for an aggregator that runs itself without end."""
+"""Aggregators inside one another. With more, an aggregator is assumed to run itself endlessly."""
 
 
 class Listing:
-    """The names of the files in adjust.d, by what they are to us (SPEC 2); each sorted as bytes.
+    """The names of the files in adjust.d, grouped by kind (SPEC 2); each group is sorted as bytes.
 
-    drivers         what is run
+    drivers         the files that are run
     not_executable  regular files without the executable flag
     leftovers       executable files that are not drivers because of their names, such as backup copies
     documents       executable files that are not drivers because of their names and contents
-    unreachable     what cannot be followed or looked at, each name with the reason
+    unreachable     what cannot be followed or examined, each name with the reason
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Config:
     directory       path of the servo directory
     listing         what adjust.d holds
     drivers         names of the drivers, in driver order
-    environment     what drivers get, without the token of their start
+    environment     the environment of drivers, without the token of their start
     limit           I in seconds: how long a driver may be silent in an adjust, and all drivers together may
                     take otherwise; None without limit (SPEC 9)
     short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
@@ -147,7 +147,7 @@ def read_config(environment: Mapping[str, str], errors: list[UserError] | None =
     section = _read_section(errors)
     if not environment.get(TIMEOUT, "").strip():
         io_timeout = section.get("io_timeout")
-    # Any other word means `none`, as for the agent: a mistyped word must not publish what was to be withheld.
+    # Any other word means `none`, as for the agent: a mistyped word must not reveal what should be hidden.
     stderr = environment.get(VERBOSE_STDERR) or "all"
     unusable = _colon_error(directory)
     if unusable is not None:
@@ -171,7 +171,7 @@ def _raise_or_append(error: UserError, errors: list[UserError] | None) -> None:
 # The listing of adjust.d (SPEC 2).
 
 _LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".rej", ".rpmsave", ".rpmnew", ".rpmorig")
-"""Endings of what editors, patch and package managers leave beside a file, with the mode of that file."""
+"""Endings of the files that editors, patch and package managers leave next to a file, with its mode."""
 
 _DOCUMENTS = ("README", "LICENSE", ".md", ".txt", ".rst", ".csv", ".json", ".yaml", ".yml", ".ini", ".conf")
 """Endings of the names of documents. A file with such a name can still be a program."""
@@ -209,7 +209,7 @@ def _list_adjust_d(directory: str) -> Listing:
 
 
 def _classify(entry: os.DirEntry[str], listing: Listing) -> None:
-    """Add an entry of adjust.d to the listing, unless it is of no interest."""
+    """Add an entry of adjust.d to the listing, unless it is irrelevant."""
     leftover = entry.name.startswith(".") or entry.name.endswith(_LEFTOVERS) or ".dpkg-" in entry.name
     try:
         regular = entry.is_file()
@@ -315,7 +315,7 @@ def quoted_value(value: str) -> str:
 
 
 def _decimal(text: str) -> float | None:
-    """Return the number that a text writes in decimal digits, None if it does not."""
+    """Return the value of a decimal number; None if the text is not one."""
     whole, point, fraction = text.partition(".")
     digits = whole + fraction
     if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
@@ -358,7 +358,7 @@ def _modules() -> list[str]:
 
 def _driver_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
     """Return the environment of drivers, without the token of their start (SPEC 3)."""
-    # PYTHONPATH would take a path with a colon for two paths.
+    # In PYTHONPATH, a path with a colon would be two paths.
     own, library = ("" if os.pathsep in path else path for path in (directory, _LIBRARY))
     paths = [own, environment.get("PYTHONPATH", ""), library]
     changes = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

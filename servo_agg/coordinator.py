@@ -30,6 +30,7 @@ from servo_agg.errors import BadConfiguration, BadInput, MissingAdjustD, UserErr
 from servo_agg.output.console import (
     Console,
     encode_printable,
+    is_utf8_terminal,
     shorten_stderr,
     supports_colour,
     terminal_width,
@@ -174,7 +175,7 @@ class Coordinator:
                 # Its control characters are escaped already, and it may contain any letter.
                 text = final.encode(sys.stdout.encoding, "backslashreplace")
             else:
-                text = encode_printable(final)
+                text = encode_printable(final, utf8=is_utf8_terminal(1))
             self._stdout.write(text + b"\n")
         elif self._arguments.for_people:
             self._console.warn(f"adjust: {final['message']}")
@@ -191,12 +192,12 @@ class Coordinator:
         if arguments.timings:
             from servo_agg.output.tables import timing_chart, timing_object
 
-            total = time.monotonic() - STARTED
+            total, width = time.monotonic() - STARTED, terminal_width(2)
             if arguments.json:
-                self._console.warn(to_json(timing_object(run_log.records, total)))
+                self._console.show(to_json(timing_object(run_log.records, total)))
                 return
-            for line in timing_chart(run_log.records, total, width=terminal_width(2)):
-                self._console.warn(line)
+            for line in timing_chart(run_log.records, total, width=width, escape=self._console.escape):
+                self._console.show(line)
 
     def _final_result(self) -> Result:
         try:

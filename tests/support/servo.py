@@ -138,7 +138,7 @@ class Program:
     """A running `./adjust`. The context kills its session at the end if it still runs."""
 
     def __init__(self, process: subprocess.Popen[bytes], started: float) -> None:
-        """`started`: a moment before its start, in monotonic seconds."""
+        """Create one. `started`: a moment before its start, in monotonic seconds."""
         self.process = process
         self._started = started
 
