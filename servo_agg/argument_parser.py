@@ -1,4 +1,4 @@
-"""Parse the command lines that people write, by argparse (SPEC 5, 14).
+"""Parse the command lines that people write, by argparse (SPEC 5.30, 14.3-14.6).
 
 All messages and the help text are our own: those of argparse differ from one version of Python to another.
 """

@@ -56,7 +56,7 @@ class Arguments:
 
     @property
     def for_people(self) -> bool:
-        """Whether the answer is text for people, so that a failure is a sentence on stderr (SPEC 14)."""
+        """Whether the answer is text for people, so that a failure is a sentence on stderr (SPEC 14.30)."""
         return self.operation in ("check", "plan") and not self.json
 
     @property

@@ -70,7 +70,7 @@ _SAME_SHUTDOWN = 0.1
 def _secure_descriptors() -> None:
     """Open 0, 1 and 2 if they are closed, and keep drivers from inheriting our other descriptors.
 
-    Without a stdout nothing is run, and we exit with status 1 (SPEC 5).
+    Without a stdout nothing is run, and we exit with status 1 (SPEC 5.37).
     """
     for descriptor in (0, 1, 2):
         try:
@@ -138,7 +138,7 @@ class _Signals:
 def _install_signal_handlers(queue: EventQueue) -> _Signals:
     """Handle the signals that end or cancel us.
 
-    A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10).
+    A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10.52).
     """
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
@@ -203,7 +203,7 @@ def _wait_for_coordinator(
 
 
 def main() -> NoReturn:
-    """Run the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5, 14)."""
+    """Run the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5.29, 14.2)."""
     _secure_descriptors()
     try:
         arguments = parse_agent_arguments(sys.argv[1:])

@@ -26,7 +26,7 @@ TIMEOUT = "OPTUNE_IO_TIMEOUT"
 VERBOSE_STDERR = "OPTUNE_VERBOSE_STDERR"
 
 STDERR_WORDS = ("all", "minimal", "none")
-"""The values of OPTUNE_VERBOSE_STDERR (SPEC 13)."""
+"""The values of OPTUNE_VERBOSE_STDERR (SPEC 13.9)."""
 
 _MAX_NESTED = 8
 """Aggregators inside one another. With more, an aggregator is assumed to run itself endlessly."""
@@ -66,11 +66,11 @@ class Config:
     drivers         names of the drivers, in driver order
     environment     the environment of drivers, without the token of their start
     limit           I in seconds: how long a driver may be silent in an adjust, and all drivers together may
-                    take otherwise; None without limit (SPEC 9)
+                    take otherwise; None without limit (SPEC 9.4)
     short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
     grace           seconds from SIGTERM to SIGKILL otherwise
     cancel_grace    seconds that a driver has to end after it was cancelled
-    stderr          `all`, `minimal` or `none`: how much of a failed driver's stderr is shown (SPEC 13)
+    stderr          `all`, `minimal` or `none`: how much of a failed driver's stderr is shown (SPEC 13.9)
     parallel        how many drivers may be queried at once
     serial          names of the drivers of which only one at a time may be queried
     complete        names of the drivers that get all their settings in each adjust
@@ -112,7 +112,7 @@ class Config:
         ]
 
     def select_drivers(self, patterns: Sequence[str]) -> None:
-        """Leave only the drivers that match one of the patterns of `--only`. Raises BadInput (SPEC 14)."""
+        """Leave only the drivers that match one of the patterns of `--only`. Raises BadInput (SPEC 14.24)."""
         selected, unmatched = _matching(patterns, self.drivers)
         if unmatched:
             known = ", ".join(self.drivers) or "none"
@@ -168,7 +168,7 @@ def _raise_or_append(error: UserError, errors: list[UserError] | None) -> None:
     errors.append(error)
 
 
-# The listing of adjust.d (SPEC 2).
+# The listing of adjust.d (SPEC 2.1-2.6).
 
 _LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".rej", ".rpmsave", ".rpmnew", ".rpmorig")
 """Endings of the files that editors, patch and package managers leave next to a file, with its mode."""
@@ -285,7 +285,7 @@ def _matching(patterns: Sequence[str], names: Sequence[str]) -> tuple[frozenset[
     return frozenset(matched), unmatched
 
 
-# Environment variables (SPEC 3, 9, 13).
+# Environment variables (SPEC 3.8, 9.1, 13.9).
 
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
@@ -321,7 +321,7 @@ def _decimal(text: str) -> float | None:
     if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
         return None
     seconds = float(text)
-    # A number that is too small must not become 0, which means unlimited (SPEC 9).
+    # A number that is too small must not become 0, which means unlimited (SPEC 9.3).
     return None if seconds == float("inf") or (not seconds and digits.strip("0")) else seconds
 
 
@@ -357,7 +357,7 @@ def _modules() -> list[str]:
 
 
 def _driver_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
-    """Return the environment of drivers, without the token of their start (SPEC 3)."""
+    """Return the environment of drivers, without the token of their start (SPEC 3.8)."""
     # In PYTHONPATH, a path with a colon would be two paths.
     own, library = ("" if os.pathsep in path else path for path in (directory, _LIBRARY))
     paths = [own, environment.get("PYTHONPATH", ""), library]

@@ -1,6 +1,6 @@
 """Compose the nodes of a YAML text that one section needs, from the events of PyYAML's parser.
 
-The composer of PyYAML makes nodes of the whole text. This one differs (SPEC 11):
+The composer of PyYAML makes nodes of the whole text. This one differs (SPEC 11.2-11.5):
 - Nodes are made only of what may belong to the section: at the top level the values of its key and of `<<`,
   and everything with an anchor.
 - There is no recursion, and the depth has a limit of our own.

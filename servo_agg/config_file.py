@@ -1,4 +1,4 @@
-"""Read config.yaml, as far as section `agg` needs it (SPEC 11).
+"""Read config.yaml, as far as section `agg` needs it (SPEC 11.6-11.10).
 
 Rules:
 - The file and the section are optional. A file without the bytes `agg` is not parsed.

@@ -1,4 +1,4 @@
-"""Replace what is nested too deeply for PyYAML by blanks. Pure (SPEC 11).
+"""Replace what is nested too deeply for PyYAML by blanks. Pure (SPEC 11.2).
 
 Parsers of YAML refuse deep nesting, or take time that grows with its square. Section `agg` is never that
 deep, so what is replaced belongs to the drivers. This scans only lines and brackets.

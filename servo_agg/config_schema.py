@@ -1,4 +1,4 @@
-"""The keys of section `agg`, and which values they may have. Pure (SPEC 11)."""
+"""The keys of section `agg`, and which values they may have. Pure (SPEC 11.13, 11.14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find and check section `agg` in the text of config.yaml (SPEC 11).
+"""Find and check section `agg` in the text of config.yaml (SPEC 11.1-11.10).
 
 The rest of the file belongs to the drivers: it must be YAML, but nothing else is expected of it. Neither the
 depth of the file nor the number of references in it can cost much time or memory.

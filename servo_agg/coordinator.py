@@ -54,7 +54,7 @@ INPUT_LIMIT = 16 << 20
 """Bytes of the longest input of an adjust (SPEC 7.1)."""
 
 STDIN_LIMIT = 1 << 30
-"""Bytes after which stdin counts as endless and is not read any further (SPEC 5)."""
+"""Bytes after which stdin counts as endless and is not read any further (SPEC 5.16)."""
 
 _HINT = (
     'adjust: waiting for settings on stdin, {"application":{"components":{COMPONENT:{"settings":{SETTING:'
@@ -112,7 +112,7 @@ class Coordinator:
             show_stderr=self._console.show_stderr if shows_stderr else None,
         )
         if on_terminal:
-            # Imported now: no module may be imported while a driver is being adjusted (SPEC 5).
+            # Imported now: no module may be imported while a driver is being adjusted (SPEC 5.26).
             import servo_agg.output.status_line
             import servo_agg.output.tables  # noqa: F401
 
@@ -128,7 +128,7 @@ class Coordinator:
         )
 
     def _show_activity(self) -> None:
-        """Show on a terminal which drivers are waited for or being stopped (SPEC 14)."""
+        """Show on a terminal which drivers are waited for or being stopped (SPEC 14.35-14.37)."""
         from servo_agg.output.status_line import Activity, stopping_text, waiting_text
 
         now, moment = self._loop.now(), time.monotonic()

@@ -1,4 +1,4 @@
-"""The command `--check`: ask every driver, and report all problems with what to do (SPEC 14).
+"""The command `--check`: ask every driver, and report all problems with what to do (SPEC 14.7-14.17).
 
 A problem does not end the check, not even a mistake in our own configuration.
 """
@@ -45,7 +45,7 @@ def check(
     width: int | None,
     colour: bool,
 ) -> Result:
-    """Ask all drivers for their info and, given an application, for their settings (SPEC 14).
+    """Ask all drivers for their info and, given an application, for their settings (SPEC 14.7).
 
     `errors` are those of environment and configuration. With `json` the result is `{"status": "ok" |
     "failed", "directory", "application", "drivers": [{"driver", "version", "has_cancel", "seconds",

@@ -1,6 +1,6 @@
 """Ask the drivers for a check, and find what is wrong with their answers.
 
-Rules (SPEC 14):
+Rules (SPEC 14.7, 14.14-14.16):
 - All drivers are asked, even if some fail.
 - A driver that fails among the others is asked again alone: it may be one that belongs under `serial`.
 - A check takes twice the limit I and 5 s at most: a driver that did not answer in time is not asked again,
@@ -74,7 +74,7 @@ class DriverCheck:
         return outcomes
 
     def _add_inner_problems(self, name: str, reply: Object, path: str) -> None:
-        """Add a problem for each failing driver of an inner aggregator: its own info succeeds (SPEC 5)."""
+        """Add a problem for each failing driver of an inner aggregator: its own info succeeds (SPEC 5.11)."""
         inner = reply.get("drivers")
         for driver, entry in inner.items() if isinstance(inner, dict) else ():
             if not isinstance(entry, dict):

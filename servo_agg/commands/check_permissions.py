@@ -1,6 +1,6 @@
 """Find files and directories that any user may write to, among those that run or configure drivers.
 
-Rules (SPEC 14; SECURITY.md lists what is examined):
+Rules (SPEC 14.12, 14.13; SECURITY.md lists what is examined):
 - The mode of the target of a link counts, not that of the link.
 - A user who may write to a directory can replace the files in it. With the sticky bit he can only add files.
 - Nothing on a file system that is mounted read-only can be written to.

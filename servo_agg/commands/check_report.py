@@ -1,6 +1,6 @@
 """The report of a check: its problems, and the text that a person reads. Pure.
 
-Rules (SPEC 14):
+Rules (SPEC 14.8-14.11):
 - A problem says what is wrong and what to do. Lines are wrapped to the width of the terminal. A command in
   them is continued with a backslash, so that it can be copied.
 - A long description is shortened to its beginning and its end.

@@ -1,6 +1,6 @@
 """The command `--plan`: show what an adjust with the same input would give each driver.
 
-Rules (SPEC 14):
+Rules (SPEC 14.18-14.20):
 - The requests are made by the function that an adjust uses, so the plan shows what that would do.
 - A value outside the range or list that the driver described is marked. Only the driver may refuse it.
 """
@@ -34,7 +34,7 @@ def plan(
     json: bool,
     width: int | None,
 ) -> Result:
-    """Query, route, and return what each driver would be given (SPEC 14).
+    """Query, route, and return what each driver would be given (SPEC 14.18).
 
     `stdin` and `assignments` are as for an adjust. With `json` the result is `{"status": "ok", "application":
     APP, "drivers": [{"driver", "input", "settings": [{"component", "setting", "from", "to", "limits",

@@ -29,7 +29,7 @@ _ESCAPES = {number: repr(chr(number))[1:-1] for number in (*range(32), 127) if c
 
 
 def encode_printable(text: str, *, utf8: bool = False) -> bytes:
-    """Return text in which tabs and newlines are the only control characters (SPEC 5).
+    """Return text in which tabs and newlines are the only control characters (SPEC 5.3, 5.4).
 
     It is ASCII, or with `utf8` UTF-8, in which no other character is unprintable either.
     """
@@ -213,7 +213,7 @@ def supports_colour(descriptor: int) -> bool:
 
 
 def shorten_stderr(text: str, mode: str) -> str:
-    """Return the part of a failed driver's stderr that OPTUNE_VERBOSE_STDERR selects (SPEC 13)."""
+    """Return the part of a failed driver's stderr that OPTUNE_VERBOSE_STDERR selects (SPEC 13.9)."""
     text = text.rstrip()
     if mode == "none":
         return ""

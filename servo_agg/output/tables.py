@@ -27,7 +27,7 @@ def escape_unprintable(text: str) -> str:
 
 
 def escape_non_ascii(text: str) -> str:
-    """Return text with every character escaped that is unprintable or not ASCII (SPEC 5)."""
+    """Return text with every character escaped that is unprintable or not ASCII (SPEC 5.3, 5.4)."""
     return escape_unprintable(text).encode("ascii", "backslashreplace").decode()
 
 
@@ -175,7 +175,7 @@ _DEFAULT_WIDTH = 100
 def timing_chart(
     records: Sequence[PhaseRecord], total: float, *, width: int | None, escape: Callable[[str], str]
 ) -> list[str]:
-    """Return lines with a bar for each record on a common time axis of `total` seconds (SPEC 14).
+    """Return lines with a bar for each record on a common time axis of `total` seconds (SPEC 14.26).
 
     `escape` returns a text as it can be shown.
     """

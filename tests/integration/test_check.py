@@ -1,4 +1,4 @@
-"""SPEC 14: `--check` finds what is wrong with a servo directory, and what to do about it."""
+"""SPEC 14.7-14.17: `--check` finds what is wrong with a servo directory, and what to do about it."""
 
 from __future__ import annotations
 

@@ -356,7 +356,7 @@ def test_nothing_is_adjusted_and_no_lock_is_taken(servo: ServoDirectory) -> None
     assert {event.phase for event in servo.log()} == {"query"}
 
 
-# Drivers that want all of their settings (SPEC 11).
+# Drivers that want all of their settings (SPEC 11.13).
 
 
 def given_to(servo: ServoDirectory, name: str) -> Object:

@@ -1,4 +1,4 @@
-"""SPEC 13, 14: what a terminal shows."""
+"""SPEC 13.8, 14.31-14.37: what a terminal shows."""
 
 from __future__ import annotations
 

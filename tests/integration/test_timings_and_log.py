@@ -1,4 +1,4 @@
-"""SPEC 11, 14: `--timings` and the `log` show what each driver did and when."""
+"""SPEC 11.15-11.18, 14.26: `--timings` and the `log` show what each driver did and when."""
 
 from __future__ import annotations
 

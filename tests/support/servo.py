@@ -44,7 +44,7 @@ DEADLINE = 60.0
 
 
 def on_stderr(text: object) -> str:
-    """Return a text as stderr shows it, which is ASCII (SPEC 5)."""
+    """Return a text as stderr shows it, which is ASCII (SPEC 5.3)."""
     return str(text).encode("ascii", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""SPEC 14: a check finds files and directories that any user may write to."""
+"""SPEC 14.12, 14.13: a check finds files and directories that any user may write to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and bars for people: lined up by what a terminal shows (SPEC 14)."""
+"""Tables and bars for people: lined up by what a terminal shows (SPEC 14.8, 14.26)."""
 
 from __future__ import annotations
 
