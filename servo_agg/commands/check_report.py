@@ -88,7 +88,7 @@ def report_text(
         lines += wrap(f"problem {number}: {who}{first}", width, "", _INDENT)
         for line in others:
             lines += wrap(line, width, _INDENT, _INDENT)
-        lines += _advice(f"fix: {problem.remedy}", problem.commands, width, _INDENT)
+        lines += _advice(f"remedy: {problem.remedy}", problem.commands, width, _INDENT)
         lines.append("")
     for remark in remarks:
         lines += _advice(f"remark: {remark.text}", remark.commands, width, "")

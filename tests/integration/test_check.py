@@ -297,7 +297,7 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
         8bad    -        -         0.000         -  exit-status
 
         problem 1: 7bad: on --info: cannot be started: its first line ends in CR LF (Windows line endings); save it with LF line endings
-            fix: fix that, then verify with: adjust.d/7bad --info app
+            remedy: fix that, then verify with: adjust.d/7bad --info app
 
         problem 2: 8bad: on --info: exited with status 1, gave no reply; stderr: line 1
             line 2
@@ -312,10 +312,10 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
             line 28
             line 29
             line 30
-            fix: run it by hand: adjust.d/8bad --info app
+            remedy: run it by hand: adjust.d/8bad --info app
 
         problem 3: only one driver may describe a setting, but 5good and 6same describe c5.cpu and c5.inst_type
-            fix: rename the component in all but one of them, or remove the setting from their descriptions
+            remedy: rename the component in all but one of them, or remove the setting from their descriptions
 
         remark: to run a driver by hand, first set the path of its modules: export PYTHONPATH=PATHS
         remark: ignored (not executable): README.md and library.py; to make one a driver: chmod +x adjust.d/NAME
@@ -469,7 +469,7 @@ def test_an_empty_adjust_d_is_a_problem(servo: ServoDirectory) -> None:
     assert completed.stdout.decode() == textwrap.dedent(
         f"""\
         problem 1: no driver in {servo.path}/adjust.d
-            fix: add executable files, or make the files there executable: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
+            remedy: add executable files, or make the files there executable: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
 
         1 problem found; 0 of 0 drivers ok
         """  # noqa: E501 - what is printed is as long as that

@@ -12,7 +12,8 @@ A page is Markdown with these conventions; a block that follows none of them is 
     <!-- file: PATH -->         the block below, in any language, is what the reader writes to PATH; with a
                                 config.yaml a --query must succeed
     <!-- not run: WHY -->       the block below is not a command that can be run here
-    <!-- the query command -->, <!-- the test command -->  likewise: .ci/run runs them
+    <!-- the query command -->  the block below is run by .ci/run; here only its last command is run
+    <!-- the test command -->   the block below is run by .ci/run only
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 DEADLINE = 120.0
 """Seconds that all the commands of one directory may take."""
 
-RUN_BY_CI = {"the query command", "the test command"}
+QUERY_COMMAND = "the query command"
+TEST_COMMAND = "the test command"
 
 
 # Servo directories: each function creates one below a directory of the test, and returns its path.
@@ -158,7 +160,7 @@ class Reader:
             words = "".join(f"DRIVER_{key.upper()}={shlex.quote(value)}\n" for key, _, value in pairs)
             self._add(f"cp {shlex.quote(str(DRIVERS / driver))} adjust.d/{name}", [])
             self._add(f"cat >settings.d/{name} <<'SETTINGS'\n{words}SETTINGS", [])
-        elif kind in ("file", "not run") or comment in RUN_BY_CI:
+        elif kind in ("file", "not run") or comment in (QUERY_COMMAND, TEST_COMMAND):
             self._comment = comment
         else:
             self._refuse(f"unknown comment: {comment}")
@@ -180,13 +182,19 @@ class Reader:
         elif self._comment is None and language == "sh":
             if any(line.startswith("$ ") for line in block):
                 self._refuse("a prompt would be copied along")
-            self._add("\n".join(block), [])
-            # A blank line is between the two blocks.
-            self._output_at = self._at + 2
+            self._add_commands("\n".join(block))
+        elif self._comment == QUERY_COMMAND and language == "sh":
+            # What comes before it installs the package.
+            self._add_commands(block[-1].rpartition("&& ")[2])
         elif self._comment is None and language == "text" and first - 1 == self._output_at:
             self.sessions[-1].steps[-1].expected.extend(block)
         elif self._comment is None:
             self._refuse(f"this block ({language or 'no language'}) is neither run nor marked `not run`")
+
+    def _add_commands(self, commands: str) -> None:
+        self._add(commands, [])
+        # A blank line is between the two blocks.
+        self._output_at = self._at + 2
 
     def _read_file_block(self, path: str, block: list[str]) -> None:
         shown = [line for line in self._lines[: self._at] if not line.startswith("<!--")]
