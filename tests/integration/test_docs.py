@@ -43,7 +43,13 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 OTHER_PAGES = [
     REPOSITORY / name
-    for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md", "tests/fuzz/README.md")
+    for name in (
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "benchmarks/README.md",
+        "tests/fuzz/README.md",
+    )
 ]
 """Pages of which only the links are tested: their commands are for a development environment."""
 
