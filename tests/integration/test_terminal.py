@@ -625,7 +625,8 @@ def test_only_terminals_with_colours_get_colours(servo: ServoDirectory, terminal
     fill(servo)
 
     def checked(on: str, **env: str) -> bytes:
-        terminal = terminals(200)
+        # Wide enough for the path of the servo directory, so that no line is wrapped.
+        terminal = terminals(2000)
         run = Session(servo, terminal, on, "--check", "app", env=env)
         assert run.finish() == 1
         return terminal.bytes.replace(b"\r\n", b"\n") if on else run.out()
