@@ -2,7 +2,7 @@
  *
  *     baseline drivers PYTHONPATH DRIVER ...
  *         Start all drivers at once as `DRIVER --query app`, read their output and discard it, wait for their exits.
- *         Each has an empty stdin, two pipes, its own session and the variables of docs/SPEC.md, section 3.
+ *         Each has an empty stdin, two pipes, its own session and the variables of docs/SPEC.md, rule 3.8.
  *         Exit with 1 if a driver could not be started or failed.
  *
  *     baseline peak COMMAND ARGUMENT ...

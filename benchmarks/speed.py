@@ -275,7 +275,7 @@ GROWTH_LIMIT = 1.1
 
 DRIVER_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REPLY_SIZES = tuple(1 << power for power in range(10, 23))
-"""Bytes; a driver's reply must not be longer than 4 MiB (SPEC 4)."""
+"""Bytes; a driver's reply must not be longer than 4 MiB (SPEC 4.5, 4.6)."""
 
 OURS, BASELINE, PEAK = "servo-agg, ms", "baseline, ms", "peak, MiB"
 

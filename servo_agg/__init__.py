@@ -24,6 +24,6 @@ import mmap  # noqa: E402 - only after sys.path has been reordered
 mmap.mmap(-1, IMPORT_MEMORY).close()
 
 STARTED = time.monotonic()
-"""Our start, from which the time for a query counts (SPEC 9)."""
+"""Our start, from which the time for a query counts (SPEC 9.7)."""
 
 VERSION = "2.0.0"

@@ -1,4 +1,4 @@
-"""Parse the command line of people by argparse (SPEC 5, 14).
+"""Parse the command lines that people write, by argparse (SPEC 5.30, 14.3-14.6).
 
 All messages and the help text are our own: those of argparse differ from one version of Python to another.
 """
@@ -23,24 +23,24 @@ usage: adjust [OPTION ...] APP < SETTINGS
        adjust [OPTION ...] (--query | --describe | --plan) APP
        adjust [OPTION ...] (--info | --version | --check) [APP]
 """
-"""What stands before the error of a wrong command line, and at the top of the help."""
+"""Shown before the error of a wrong command line, and at the top of the help."""
 
 HELP = f"""\
 {USAGE}
-Runs every executable file of ./adjust.d, each a driver, and answers as one.
+Runs every executable file in ./adjust.d as a driver, and merges the answers.
 
   APP                   adjust this application: read its settings from stdin
   --query APP           print all settings of all drivers (also: --describe)
-  --info [APP]          print what the drivers are
-  -V, --version [APP]   print the same as a line of text
-  --check [APP]         ask every driver, say what is wrong and what to do
+  --info [APP]          print the drivers' versions and whether each can cancel
+  -V, --version [APP]   print the versions as a line of text
+  --check [APP]         ask every driver; report problems and how to fix them
   --plan APP            print what an adjust would change, and change nothing
 
   --set SETTING=VALUE   adjust or plan this instead of stdin; repeatable
-  --only PATTERN        ask these drivers only, not in an adjust; repeatable
-  --json                with --check or --plan: print one JSON object
+  --only PATTERN        ask only these drivers (not in an adjust); repeatable
+  --json                with --check, --plan or --timings: print one JSON object
   --timings             print at the end, on stderr, how long each driver took
-  -v, --verbose         print what happens, and the drivers' stderr, on stderr
+  -v, --verbose         print each step and the drivers' stderr on stderr
   -h, --help            print this text
 
 Example: adjust demo --set web.cpu=4 --timings
@@ -69,13 +69,13 @@ class _Parser(ArgumentParser):
 
 
 class _OperationAction(Action):
-    """Append an operation to `operations`, and the APP behind it, if there is one, to `words`."""
+    """Append an operation to `operations`, and the APP after it, if there is one, to `words`."""
 
     def __call__(
         self, _: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
     ) -> None:
         namespace.operations = [*namespace.operations, option_string]
-        # Of an option without an argument, argparse gives a list.
+        # For an option without an argument, argparse passes a list.
         if isinstance(values, str):
             namespace.words = [*namespace.words, values]
 
@@ -143,7 +143,7 @@ def _option_error(options: Sequence[str]) -> UsageError:
         if word.startswith("-") and name not in known and not _are_flags(word):
             hint = _suggestion(word) or " (APP must not begin with a dash)"
             return UsageError(f"unknown option {_quoted(word)}{hint}")
-    # What is left is an option that needs a value and has none, or one that begins with a dash.
+    # Otherwise an option that needs a value has none, or one that begins with a dash.
     names = [word.partition("=")[0] for word in options]
     return UsageError(next(error for name, error in _VALUE_ERRORS.items() if name in names))
 
@@ -157,7 +157,7 @@ _VALUE_ERRORS = {
     "--set": "--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4",
     "--only": "--only needs a pattern of driver names, such as --only '01*'",
 }
-"""The options that need a value, and what is said where it is missing or wrong."""
+"""The options that need a value, and the error if it is missing or wrong."""
 
 
 def _application(words: Sequence[str]) -> str | None:
@@ -183,12 +183,14 @@ def _check_combination(arguments: Arguments) -> None:
         raise UsageError("--set is allowed only with an adjust or --plan")
     if arguments.only and operation in ("adjust", "version"):
         raise UsageError("--only is allowed only with --query, --info, --check or --plan")
-    if arguments.json and operation not in ("check", "plan"):
-        raise UsageError("--json is allowed only with --check or --plan; other answers are JSON anyway")
+    if arguments.json and operation not in ("check", "plan") and not arguments.timings:
+        raise UsageError(
+            "--json is allowed only with --check, --plan or --timings; other answers are JSON anyway"
+        )
 
 
 def _suggestion(word: str) -> str:
-    # Without the dashes: they would make all options near to each other.
+    # Without the dashes, which would make all options similar to each other.
     known = {option.lstrip("-"): option for option in (*_OPERATIONS, *_FLAGS, *_VALUE_ERRORS)}
     meant = close_matches(word.lstrip("-"), known)
     return f": did you mean {known[meant[0]]}?" if meant else ""

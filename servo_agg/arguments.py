@@ -1,7 +1,7 @@
-"""The command line, as a value (SPEC 5, 14).
+"""The meaning of a command line (SPEC 5, 14).
 
-The forms that the agent uses are recognized here. All others are parsed by `argument_parser`, which need not
-be imported for the agent: argparse takes 4 ms.
+The forms that the agent uses are recognized here. All others are parsed by `argument_parser`, which is not
+imported for the agent: argparse takes 4 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AGENT_OPERATIONS: dict[str, Operation] = {
 
 
 class Arguments:
-    """What the command line asks for.
+    """The meaning of a command line.
 
     operation    what to do
     application  APP, None if it is not given
@@ -30,7 +30,7 @@ class Arguments:
     only         the values of `--only`: patterns of the names of the drivers that are asked; empty: all
     json         whether a check or plan answers with one JSON object
     timings      whether to show at the end how long each driver took
-    verbose      whether to show what happens
+    verbose      whether to show each step
     """
 
     __slots__ = ("application", "assignments", "json", "only", "operation", "timings", "verbose")
@@ -56,7 +56,7 @@ class Arguments:
 
     @property
     def for_people(self) -> bool:
-        """Whether the answer is text for people, so that a failure is a sentence on stderr (SPEC 14)."""
+        """Whether the answer is text for people, so that a failure is a sentence on stderr (SPEC 14.30)."""
         return self.operation in ("check", "plan") and not self.json
 
     @property
@@ -66,7 +66,7 @@ class Arguments:
 
     @property
     def meant_option(self) -> str | None:
-        """The option that was probably meant where APP is its word: `--help` for `adjust help`."""
+        """The option that was probably meant if APP is the word of one: `--help` for `adjust help`."""
         return f"--{self.application}" if self.application in _OPTION_WORDS else None
 
 

@@ -45,7 +45,11 @@ from servo_agg.drivers.watchdog import (  # noqa: E402 - as above
     start_watchdog,
 )
 from servo_agg.errors import UsageError  # noqa: E402 - as above
-from servo_agg.output.console import encode_printable  # noqa: E402 - as above
+from servo_agg.output.console import (  # noqa: E402 - as above
+    encode_printable,
+    is_utf8_terminal,
+    terminal_width,
+)
 from servo_agg.protocol.messages import encode  # noqa: E402 - as above
 
 TYPE_CHECKING = False
@@ -66,7 +70,7 @@ _SAME_SHUTDOWN = 0.1
 def _secure_descriptors() -> None:
     """Open 0, 1 and 2 if they are closed, and keep drivers from inheriting our other descriptors.
 
-    Without a stdout nothing is run, and we exit with status 1 (SPEC 5).
+    Without a stdout nothing is run, and we exit with status 1 (SPEC 5.37).
     """
     for descriptor in (0, 1, 2):
         try:
@@ -134,7 +138,7 @@ class _Signals:
 def _install_signal_handlers(queue: EventQueue) -> _Signals:
     """Handle the signals that end or cancel us.
 
-    A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10).
+    A SIGINT or SIGHUP that was ignored when we were started (nohup) stays ignored (SPEC 10.52).
     """
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
@@ -199,7 +203,7 @@ def _wait_for_coordinator(
 
 
 def main() -> NoReturn:
-    """Run the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5, 14)."""
+    """Run the program: `./adjust`, `servo-agg`, `python -m servo_agg` (SPEC 5.29, 14.2)."""
     _secure_descriptors()
     try:
         arguments = parse_agent_arguments(sys.argv[1:])
@@ -210,7 +214,7 @@ def main() -> NoReturn:
     except UsageError as error:
         from servo_agg.argument_parser import USAGE  # noqa: PLC0415 - as above
 
-        _write_text(2, f"{USAGE}adjust: {error}\n")
+        _write_text(2, _usage_text(USAGE, f"adjust: {error}", terminal_width(2)))
         os._exit(2)
     except (ImportError, OSError, MemoryError) as error:
         # Without argparse nobody can tell whether an object on stdout is expected.
@@ -293,10 +297,24 @@ def _write_final_line(arguments: Arguments, error: Exception) -> int:
     return 128 + arrived[0] if arrived else 1
 
 
+def _usage_text(usage: str, error: str, width: int | None) -> str:
+    """Return the lines of the usage and the error, on a terminal wrapped to its width."""
+    if width is None:
+        return f"{usage}{error}\n"
+    from servo_agg.output.tables import wrap  # noqa: PLC0415 - the agent does not need it
+
+    start = len("usage: ")
+    lines: list[str] = []
+    for line in usage.splitlines():
+        lines += wrap(line[start:], width, line[:start], " " * 2 * start)
+    lines += wrap(error, width, "", "    ")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _write_text(descriptor: int, text: str) -> bool:
     """Write text for people; return whether that was possible. Explain on stderr why stdout failed."""
     try:
-        os.write(descriptor, encode_printable(text))
+        os.write(descriptor, encode_printable(text, utf8=is_utf8_terminal(descriptor)))
     except OSError as error:
         if descriptor == 1 and not isinstance(error, BrokenPipeError):
             _write_text(2, f"adjust: cannot write the answer to stdout: {os.strerror(error.errno or 0)}\n")

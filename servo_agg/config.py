@@ -26,20 +26,20 @@ TIMEOUT = "OPTUNE_IO_TIMEOUT"
 VERBOSE_STDERR = "OPTUNE_VERBOSE_STDERR"
 
 STDERR_WORDS = ("all", "minimal", "none")
-"""The values of OPTUNE_VERBOSE_STDERR (SPEC 13)."""
+"""The values of OPTUNE_VERBOSE_STDERR (SPEC 13.9)."""
 
 _MAX_NESTED = 8
-"""Aggregators inside one another. A deeper one is taken for an aggregator that runs itself without end."""
+"""Aggregators inside one another. With more, an aggregator is assumed to run itself endlessly."""
 
 
 class Listing:
-    """The names of the files in adjust.d, by what they are to us (SPEC 2); each sorted as bytes.
+    """The names of the files in adjust.d, grouped by kind (SPEC 2); each group is sorted as bytes.
 
-    drivers         what is run
+    drivers         the files that are run
     not_executable  regular files without the executable flag
     leftovers       executable files that are not drivers because of their names, such as backup copies
     documents       executable files that are not drivers because of their names and contents
-    unreachable     what cannot be followed or looked at, each name with the reason
+    unreachable     what cannot be followed or examined, each name with the reason
     """
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class Config:
     directory       path of the servo directory
     listing         what adjust.d holds
     drivers         names of the drivers, in driver order
-    environment     what drivers get, without the token of their start
+    environment     the environment of drivers, without the token of their start
     limit           I in seconds: how long a driver may be silent in an adjust, and all drivers together may
-                    take otherwise; None without limit (SPEC 9)
+                    take otherwise; None without limit (SPEC 9.4)
     short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
     grace           seconds from SIGTERM to SIGKILL otherwise
     cancel_grace    seconds that a driver has to end after it was cancelled
-    stderr          `all`, `minimal` or `none`: how much of a failed driver's stderr is shown (SPEC 13)
+    stderr          `all`, `minimal` or `none`: how much of a failed driver's stderr is shown (SPEC 13.9)
     parallel        how many drivers may be queried at once
     serial          names of the drivers of which only one at a time may be queried
     complete        names of the drivers that get all their settings in each adjust
@@ -112,7 +112,7 @@ class Config:
         ]
 
     def select_drivers(self, patterns: Sequence[str]) -> None:
-        """Leave only the drivers that match one of the patterns of `--only`. Raises BadInput (SPEC 14)."""
+        """Leave only the drivers that match one of the patterns of `--only`. Raises BadInput (SPEC 14.24)."""
         selected, unmatched = _matching(patterns, self.drivers)
         if unmatched:
             known = ", ".join(self.drivers) or "none"
@@ -147,7 +147,7 @@ def read_config(environment: Mapping[str, str], errors: list[UserError] | None =
     section = _read_section(errors)
     if not environment.get(TIMEOUT, "").strip():
         io_timeout = section.get("io_timeout")
-    # Any other word means `none`, as for the agent: a mistyped word must not publish what was to be withheld.
+    # Any other word means `none`, as for the agent: a mistyped word must not reveal what should be hidden.
     stderr = environment.get(VERBOSE_STDERR) or "all"
     unusable = _colon_error(directory)
     if unusable is not None:
@@ -168,10 +168,10 @@ def _raise_or_append(error: UserError, errors: list[UserError] | None) -> None:
     errors.append(error)
 
 
-# The listing of adjust.d (SPEC 2).
+# The listing of adjust.d (SPEC 2.1-2.6).
 
 _LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".rej", ".rpmsave", ".rpmnew", ".rpmorig")
-"""Endings of what editors, patch and package managers leave beside a file, with the mode of that file."""
+"""Endings of the files that editors, patch and package managers leave next to a file, with its mode."""
 
 _DOCUMENTS = ("README", "LICENSE", ".md", ".txt", ".rst", ".csv", ".json", ".yaml", ".yml", ".ini", ".conf")
 """Endings of the names of documents. A file with such a name can still be a program."""
@@ -209,7 +209,7 @@ def _list_adjust_d(directory: str) -> Listing:
 
 
 def _classify(entry: os.DirEntry[str], listing: Listing) -> None:
-    """Add an entry of adjust.d to the listing, unless it is of no interest."""
+    """Add an entry of adjust.d to the listing, unless it is irrelevant."""
     leftover = entry.name.startswith(".") or entry.name.endswith(_LEFTOVERS) or ".dpkg-" in entry.name
     try:
         regular = entry.is_file()
@@ -285,7 +285,7 @@ def _matching(patterns: Sequence[str], names: Sequence[str]) -> tuple[frozenset[
     return frozenset(matched), unmatched
 
 
-# Environment variables (SPEC 3, 9, 13).
+# Environment variables (SPEC 3.8, 9.1, 13.9).
 
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
@@ -315,13 +315,13 @@ def quoted_value(value: str) -> str:
 
 
 def _decimal(text: str) -> float | None:
-    """Return the number that a text writes in decimal digits, None if it does not."""
+    """Return the value of a decimal number; None if the text is not one."""
     whole, point, fraction = text.partition(".")
     digits = whole + fraction
     if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
         return None
     seconds = float(text)
-    # A number that is too small must not become 0, which means unlimited (SPEC 9).
+    # A number that is too small must not become 0, which means unlimited (SPEC 9.3).
     return None if seconds == float("inf") or (not seconds and digits.strip("0")) else seconds
 
 
@@ -357,8 +357,8 @@ def _modules() -> list[str]:
 
 
 def _driver_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
-    """Return the environment of drivers, without the token of their start (SPEC 3)."""
-    # PYTHONPATH would take a path with a colon for two paths.
+    """Return the environment of drivers, without the token of their start (SPEC 3.8)."""
+    # In PYTHONPATH, a path with a colon would be two paths.
     own, library = ("" if os.pathsep in path else path for path in (directory, _LIBRARY))
     paths = [own, environment.get("PYTHONPATH", ""), library]
     changes = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

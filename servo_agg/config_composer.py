@@ -1,6 +1,6 @@
 """Compose the nodes of a YAML text that one section needs, from the events of PyYAML's parser.
 
-The composer of PyYAML makes nodes of the whole text. This one differs (SPEC 11):
+The composer of PyYAML makes nodes of the whole text. This one differs (SPEC 11.2-11.5):
 - Nodes are made only of what may belong to the section: at the top level the values of its key and of `<<`,
   and everything with an anchor.
 - There is no recursion, and the depth has a limit of our own.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_MAX_DEPTH = 200
+MAX_DEPTH = 200
 """Levels of nesting, more than `blank_deep_nesting` leaves in a text."""
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -27,7 +27,7 @@ UNDEFINED = "undefined alias"
 
 
 class TooDeepError(Exception):
-    """The text is nested too deep; `problem_mark` is where."""
+    """The text is nested too deeply at `problem_mark`."""
 
     def __init__(self, mark: yaml.Mark) -> None:
         super().__init__("nested too deeply")
@@ -70,7 +70,7 @@ class _Composer:
         top = yaml.MappingNode(_MAPPING, [])
         while True:
             event = self._loader.get_event()
-            # Not isinstance: most of a large file passes here.
+            # Not isinstance, which is slower: this runs for each event of a large file.
             json_type = event.__class__
             if json_type is yaml.ScalarEvent:
                 if event.anchor is not None or self._is_needed(event.value):
@@ -124,7 +124,7 @@ class _Composer:
 
     def _begin(self, event: Any) -> yaml.CollectionNode | None:
         """Open a mapping or list; return its node, None if it needs none. Raises TooDeepError."""
-        if len(self._open) == _MAX_DEPTH:
+        if len(self._open) == MAX_DEPTH:
             raise TooDeepError(event.start_mark)
         mapping = event.__class__ is yaml.MappingStartEvent
         node = None

@@ -1,8 +1,8 @@
-"""Read config.yaml, as far as section `agg` needs it (SPEC 11).
+"""Read config.yaml, as far as section `agg` needs it (SPEC 11.6-11.10).
 
 Rules:
 - The file and the section are optional. A file without the bytes `agg` is not parsed.
-- What is wrong is a UserError that names the file, the key and the value. What stands outside of the section
+- What is wrong is a UserError that names the file, the key and the value. What is outside of the section
   is not quoted, since it may be a password.
 """
 
@@ -42,7 +42,7 @@ def read_section(errors: list[UserError] | None = None) -> dict[str, Any]:
             f" {_MAX_PARSED >> 20} MiB; move what is not configuration to another file"
         )
     try:
-        import yaml  # noqa: F401, PLC0415 - it takes 14 ms, which only a section `agg` is worth
+        import yaml  # noqa: F401, PLC0415 - it takes 14 ms, which is spent only for a section `agg`
     except ImportError:
         raise BadEnvironment(
             f"{FILE} contains the word {SECTION}, so it may have that section, but PyYAML is missing; install"
@@ -82,12 +82,12 @@ def _read_file() -> bytes:
 
 
 _KINDS = {"p": "a pipe", "s": "a socket", "d": "a directory"}
-"""What messages call a file of a type, by the first letter of `stat.filemode`."""
+"""The names of file types in messages, by the first letter of `stat.filemode`."""
 
 
 def _content_of_special_file(found: os.stat_result) -> bytes:
-    """Return nothing for /dev/null; raise BadConfiguration for all else, which may have nothing to read."""
-    # By its number: the one that a container has mounted is another node.
+    """Return no bytes for /dev/null; raise BadConfiguration for all others: reading them may block."""
+    # Compare the device number: in a container /dev/null may be another node.
     if stat.S_ISCHR(found.st_mode) and found.st_rdev == _null_device():
         return b""
     kind = _KINDS.get(stat.filemode(found.st_mode)[0], "a device")

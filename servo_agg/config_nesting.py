@@ -1,4 +1,4 @@
-"""Replace what is nested too deep for PyYAML by blanks. Pure (SPEC 11).
+"""Replace what is nested too deeply for PyYAML by blanks. Pure (SPEC 11.2).
 
 Parsers of YAML refuse deep nesting, or take time that grows with its square. Section `agg` is never that
 deep, so what is replaced belongs to the drivers. This scans only lines and brackets.
@@ -16,7 +16,7 @@ _MAX_COLUMNS = 50
 
 
 def blank_deep_nesting(text: str) -> str:
-    """Return the text with blanks in place of what is nested too deep; the rest keeps its line and column."""
+    """Return the text with blanks for what is nested too deeply; the rest keeps its line and column."""
     spans: list[tuple[int, int]] = []
     columns: list[int] = []
     hidden: int | None = None

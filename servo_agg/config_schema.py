@@ -1,4 +1,4 @@
-"""The keys of section `agg`, and which values they may have. Pure (SPEC 11)."""
+"""The keys of section `agg`, and which values they may have. Pure (SPEC 11.13, 11.14)."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "log": (_is_path, "the path of a file"),
     "complete": (_is_patterns, "a list of name patterns, such as ['k8s-*']"),
 }
-"""For each key: a function that returns whether a value is valid, and how messages call a valid value."""
+"""For each key: a function that returns whether a value is valid, and the description of a valid value."""
 
 
 def key_hint(key: str) -> str:
-    """Return which key may be meant by an unknown one, or which keys there are."""
+    """Return the known key nearest to an unknown one, or all known keys if none is near."""
     near = close_matches(key, KEYS)
     return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(KEYS)}"

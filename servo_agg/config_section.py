@@ -1,4 +1,4 @@
-"""Find and check section `agg` in the text of config.yaml (SPEC 11).
+"""Find and check section `agg` in the text of config.yaml (SPEC 11.1-11.10).
 
 The rest of the file belongs to the drivers: it must be YAML, but nothing else is expected of it. Neither the
 depth of the file nor the number of references in it can cost much time or memory.
@@ -11,6 +11,7 @@ import re
 import yaml
 
 from servo_agg.config_composer import (
+    MAX_DEPTH,
     UNDEFINED,
     NotMappingError,
     TooDeepError,
@@ -19,11 +20,11 @@ from servo_agg.config_composer import (
 )
 from servo_agg.config_nesting import blank_deep_nesting
 from servo_agg.config_schema import FILE, KEYS, SECTION, key_hint
+from servo_agg.config_syntax import explain_syntax_error
 from servo_agg.errors import BadConfiguration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from servo_agg.errors import UserError
@@ -35,13 +36,13 @@ _MAX_DIGITS = 100
 """Digits of the longest number that is converted."""
 
 _MAX_MISTAKES = 20
-"""Mistakes that a check reports."""
+"""The number of mistakes that a check reports."""
 
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
 _MAX_SOURCE = 1000
-"""Characters of the file that are read for them."""
+"""Characters of the file that are read for a value."""
 
 
 def parse_section(text: str, errors: list[UserError] | None) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def parse_section(text: str, errors: list[UserError] | None) -> dict[str, Any]:
             return _parse(shallow, text, errors)
         except (yaml.YAMLError, TooDeepError) as error:
             refusal = error
-    raise BadConfiguration(f"{FILE} is not valid YAML: {_explanation(refusal, text)}")
+    raise _syntax_error(refusal, text)
 
 
 def _parse(text: str, shown: str, errors: list[UserError] | None) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _parse(text: str, shown: str, errors: list[UserError] | None) -> dict[str, A
 
 
 def _find_section(loader: yaml.SafeLoader) -> tuple[yaml.Node, yaml.Node] | None:
-    """Return key and value of the section; refuse one in a further document, which would be overlooked."""
+    """Return key and value of the section; refuse one in a further document, which would be ignored."""
     documents = compose_documents(loader, SECTION)
     section = _find_in_document(next(documents, None))
     others = []
@@ -86,7 +87,7 @@ def _find_section(loader: yaml.SafeLoader) -> tuple[yaml.Node, yaml.Node] | None
         for document in documents:
             others.append(_find_in_document(document))  # noqa: PERF401 - those before an error count
     except (yaml.YAMLError, TooDeepError, NotMappingError):
-        # Mistakes in further documents do not concern us.
+        # Errors in further documents do not matter: only the first is used.
         pass
     for other in others:
         if other is not None:
@@ -113,7 +114,7 @@ def _find_in_document(document: yaml.MappingNode | None) -> tuple[yaml.Node, yam
 class _Section:
     """The nodes of the section, whose values are constructed key by key.
 
-    _start, _end  where the section stands in the text; what it merges (`<<`) may stand elsewhere
+    _start, _end  where the section is in the text; what it merges (`<<`) may be elsewhere
     """
 
     def __init__(self, loader: yaml.SafeLoader, key: yaml.Node, node: yaml.Node, text: str) -> None:
@@ -128,7 +129,7 @@ class _Section:
         mistakes: list[UserError] = []
         values: dict[str, Any] = {}
         for name, (key, value) in self._pairs(mistakes).items():
-            # Nobody reads more, and it takes time to find the nearest key for each.
+            # Nobody reads more, and finding the nearest key for each takes time.
             if len(mistakes) >= (1 if errors is None else _MAX_MISTAKES):
                 break
             try:
@@ -213,7 +214,7 @@ class _Section:
         return key.value if isinstance(key.value, str) else self._source(key)
 
     def _shown(self, node: yaml.Node) -> str:
-        """Return a value as it stands in the file, shortened; a string in quotes."""
+        """Return a value as it is written in the file, shortened; a string in quotes."""
         if node.tag == _TEXT:
             return f"the string {_shortened(node.value)!r}"
         return _shortened(self._source(node)) or "empty"
@@ -223,12 +224,12 @@ class _Section:
         return " ".join(self._text[start : min(node.end_mark.index, start + _MAX_SOURCE)].split())
 
     def _holds(self, node: yaml.Node) -> bool:
-        """Return whether a value stands in the section itself, rather than in a part of the drivers."""
+        """Return whether a value is in the section itself, not in a part that belongs to drivers."""
         return self._start <= node.start_mark.index <= self._end
 
 
 def _reversed_range(pattern: str) -> str:
-    """Return the first range of a name pattern that is the wrong way round, as in `[z-a]`; "" without one."""
+    """Return the first reversed range of a name pattern, as in `[z-a]`; "" without one."""
     for letters in re.findall(r"\[!?(\]?[^\]]*)\]", pattern):
         at = 0
         while at < len(letters):
@@ -256,59 +257,12 @@ def _place(node: yaml.Node) -> str:
     return f"{FILE}, line {node.start_mark.line + 1}"
 
 
-def _explanation(error: Exception, text: str) -> str:
-    """Return where a text is not YAML, and why if that can be told.
-
-    A line is quoted only if it is in our section. The messages of PyYAML are not used: they are about its
-    parser, and differ from one version to another.
-    """
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:
-        # Only the error about control characters has no mark.
-        found = re.search("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
-        line = text.count("\n", 0, found.start() if found else 0) + 1
-        return f"line {line} has a control character"
-    lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
-    source = lines[mark.line].rstrip() if mark.line < len(lines) else ""
-    if _TAB.match(source):
-        return f"line {mark.line + 1} is indented with a tab; YAML needs spaces"
-    outer = getattr(error, "context_mark", None)
-    place = f"line {mark.line + 1}, column {mark.column + 1}"
-    begin = (
-        f", in what begins in line {outer.line + 1}" if outer is not None and outer.line < mark.line else ""
+def _syntax_error(error: Exception, text: str) -> BadConfiguration:
+    place, outer = (
+        None if mark is None else (mark.line, mark.column)
+        for mark in (getattr(error, "problem_mark", None), getattr(error, "context_mark", None))
     )
-    if not _is_in_section(lines, mark.line):
-        return f"see {place}{begin}"
-    cause = str(error) if isinstance(error, TooDeepError) else _cause(lines, mark, outer)
-    quoted = f": {source[:_SHOWN]!r}" if source else ""
-    return f"{cause} ({place}){quoted}" if cause else f"see {place}{begin}{quoted}"
-
-
-_TAB = re.compile(" *\t")
-
-
-def _cause(lines: Sequence[str], mark: yaml.Mark, outer: yaml.Mark | None) -> str:
-    """Return why a line in our section is not YAML, "" if that cannot be told."""
-    source = lines[mark.line] if mark.line < len(lines) else ""
-    character = source[mark.column : mark.column + 1]
-    if character and character in "@`%":
-        return f"a value must not begin with {character}; put it in quotes"
-    if outer is None:
-        return 'a value that contains ": " must be in quotes' if source.count(": ") > 1 else ""
-    opening = lines[outer.line][outer.column : outer.column + 1]
-    if opening and opening in "\"'[{":
-        return f"the {opening} in line {outer.line + 1} is not closed"
-    above = {_indentation(line) for line in lines[outer.line : mark.line]}
-    return "" if _indentation(source) in above else "its indentation matches no line above it"
-
-
-def _indentation(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
-
-
-def _is_in_section(lines: list[str], number: int) -> bool:
-    """Return whether a line belongs to our section, by the last line before it that is not indented."""
-    for line in reversed(lines[: number + 1]):
-        if line and line[0] not in " \t#-]},":
-            return line.replace("'", "").replace('"', "").partition(":")[0].rstrip() == SECTION
-    return False
+    if isinstance(error, TooDeepError) and place is not None:
+        return BadConfiguration(f"{FILE}, line {place[0] + 1}: nested more than {MAX_DEPTH} levels deep")
+    # Only the error about control characters has no position.
+    return BadConfiguration(explain_syntax_error(text, place or outer, outer))

@@ -30,12 +30,14 @@ from servo_agg.errors import BadConfiguration, BadInput, MissingAdjustD, UserErr
 from servo_agg.output.console import (
     Console,
     encode_printable,
+    is_utf8_terminal,
     shorten_stderr,
     supports_colour,
     terminal_width,
 )
 from servo_agg.output.writer import Writer
-from servo_agg.protocol.messages import encode, truncate
+from servo_agg.protocol.messages import encode, to_json, truncate
+from servo_agg.protocol.settings import values_by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ INPUT_LIMIT = 16 << 20
 """Bytes of the longest input of an adjust (SPEC 7.1)."""
 
 STDIN_LIMIT = 1 << 30
-"""Bytes after which stdin counts as endless and is not read any further (SPEC 5)."""
+"""Bytes after which stdin counts as endless and is not read any further (SPEC 5.16)."""
 
 _HINT = (
     'adjust: waiting for settings on stdin, {"application":{"components":{COMPONENT:{"settings":{SETTING:'
@@ -90,6 +92,7 @@ class Coordinator:
         self._stdout = Writer(1, self._wake)
         self._stderr = Writer(2, self._wake)
         self._run_log: RunLog | None = None
+        self._context: Context | None = None
         on_terminal = os.isatty(2)
         self._console = Console(
             self._stderr,
@@ -109,7 +112,7 @@ class Coordinator:
             show_stderr=self._console.show_stderr if shows_stderr else None,
         )
         if on_terminal:
-            # Imported now: no module may be imported while a driver is being adjusted (SPEC 5).
+            # Imported now: no module may be imported while a driver is being adjusted (SPEC 5.26).
             import servo_agg.output.status_line
             import servo_agg.output.tables  # noqa: F401
 
@@ -125,7 +128,7 @@ class Coordinator:
         )
 
     def _show_activity(self) -> None:
-        """Show on a terminal which drivers are waited for or being stopped (SPEC 14)."""
+        """Show on a terminal which drivers are waited for or being stopped (SPEC 14.35-14.37)."""
         from servo_agg.output.status_line import Activity, stopping_text, waiting_text
 
         now, moment = self._loop.now(), time.monotonic()
@@ -162,7 +165,7 @@ class Coordinator:
         if self._stdout.error:
             self._console.warn(f"adjust: cannot write the answer to stdout: {self._stdout.error}")
         if self._run_log is not None:
-            self._finish_run_log(self._run_log)
+            self._finish_run_log(self._run_log, result.final)
         self._stderr.drain(0.25)
         self._finish()
 
@@ -172,21 +175,29 @@ class Coordinator:
                 # Its control characters are escaped already, and it may contain any letter.
                 text = final.encode(sys.stdout.encoding, "backslashreplace")
             else:
-                text = encode_printable(final)
+                text = encode_printable(final, utf8=is_utf8_terminal(1))
             self._stdout.write(text + b"\n")
         elif self._arguments.for_people:
             self._console.warn(f"adjust: {final['message']}")
         else:
             self._stdout.write(encode(final))
 
-    def _finish_run_log(self, run_log: RunLog) -> None:
+    def _finish_run_log(self, run_log: RunLog, final: dict[str, Any] | str) -> None:
+        arguments = self._arguments
+        requested = None if self._context is None else self._context.requested
+        run_log.record_run(
+            arguments.operation, final, self.status, None if requested is None else values_by_name(requested)
+        )
         run_log.close(self._console.warn)
-        if self._arguments.timings:
-            from servo_agg.output.tables import timing_chart
+        if arguments.timings:
+            from servo_agg.output.tables import timing_chart, timing_object
 
-            total = time.monotonic() - STARTED
-            for line in timing_chart(run_log.records, total, width=terminal_width(2)):
-                self._console.warn(line)
+            total, width = time.monotonic() - STARTED, terminal_width(2)
+            if arguments.json:
+                self._console.show(to_json(timing_object(run_log.records, total)))
+                return
+            for line in timing_chart(run_log.records, total, width=width, escape=self._console.escape):
+                self._console.show(line)
 
     def _final_result(self) -> Result:
         try:
@@ -227,7 +238,7 @@ class Coordinator:
             self._start_run_log().write_to(config.log)
         supervisor.environment = config.environment
         supervisor.shorten_stderr = lambda text: shorten_stderr(text, config.stderr)
-        context = Context(
+        self._context = context = Context(
             config,
             supervisor,
             loop,

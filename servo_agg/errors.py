@@ -1,4 +1,4 @@
-"""Errors of the user's: each kind knows the status and reason of its final object (SPEC 13).
+"""Errors of the user's: each kind knows the status and reason of its final object (SPEC 13.6).
 
 An error is raised where it is found. `coordinator` turns it into the final object, in one place.
 Its message is a sentence for people: who, what happened, and what to do where that is known.
@@ -22,37 +22,37 @@ class UserError(Exception):
 
 
 class BadInput(UserError):
-    """stdin does not hold a request (SPEC 7.1)."""
+    """stdin does not hold a request (SPEC 7.2)."""
 
     reason = "bad-input"
 
 
 class BadEnvironment(UserError):
-    """An environment variable, the interpreter or an installed package cannot be used (SPEC 5, 9)."""
+    """An environment variable, the interpreter or an installed package cannot be used (SPEC 5.22, 9.3)."""
 
     reason = "bad-environment"
 
 
 class BadConfiguration(UserError):
-    """The section `agg` of config.yaml is wrong (SPEC 11)."""
+    """The section `agg` of config.yaml is wrong (SPEC 11.9)."""
 
     reason = "bad-configuration"
 
 
 class MissingAdjustD(UserError):
-    """The servo directory has no readable `adjust.d` (SPEC 2)."""
+    """The servo directory has no readable `adjust.d` (SPEC 2.10)."""
 
     reason = "no-adjust-d"
 
 
 class UnknownSettings(UserError):
-    """The request names settings that no driver describes (SPEC 7.3)."""
+    """The request names settings that no driver describes (SPEC 7.8)."""
 
     reason = "unknown-settings"
 
 
 class Conflict(UserError):
-    """Several drivers describe the same setting (SPEC 6).
+    """Several drivers describe the same setting (SPEC 6.4).
 
     owners  the dotted path of each such setting, with the names of all drivers that describe it
     """
@@ -65,7 +65,7 @@ class Conflict(UserError):
 
 
 class Busy(UserError):
-    """Another adjust holds the lock of the servo directory (SPEC 10)."""
+    """Another adjust holds the lock of the servo directory (SPEC 10.67)."""
 
     reason = "busy"
 
@@ -75,11 +75,11 @@ class SchemaError(Exception):
 
 
 class StartError(Exception):
-    """A driver cannot be started. `str(error)` gives the cause in words (SPEC 13)."""
+    """A driver cannot be started. `str(error)` gives the cause in words (SPEC 13.3)."""
 
 
 class UsageError(Exception):
-    """The command line is wrong. `str(error)` gives the cause (exit status 2, SPEC 5)."""
+    """The command line is wrong. `str(error)` gives the cause (exit status 2, SPEC 5.30)."""
 
 
 def install_command() -> str:

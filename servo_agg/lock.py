@@ -1,4 +1,4 @@
-"""The lock of a servo directory: one adjust at a time (SPEC 10).
+"""The lock of a servo directory: one adjust at a time (SPEC 10.66-10.78).
 
 The lock is a `flock` on the file `.servo-agg.lock`, whose mode lets only its owner open it. A lock on the
 directory itself would be open to everybody who may read the directory. The directory is locked as well, if

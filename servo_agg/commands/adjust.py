@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 _LOCK_WAIT = 10.0
-"""Seconds that another adjust is waited for, at most the limit I (SPEC 10)."""
+"""Seconds that another adjust is waited for, at most the limit I (SPEC 10.67)."""
 
 _LOCK_POLL_INTERVAL = 0.05
 """Seconds between two attempts to take the lock."""
@@ -54,7 +54,7 @@ _PSUTIL_WAIT = 5.0
 
 
 def read_request(stdin: bytes) -> Object:
-    """Return the request that was read from stdin. Raises BadInput (SPEC 7.1)."""
+    """Return the request that was read from stdin. Raises BadInput (SPEC 7.1, 7.2)."""
     if not stdin or stdin.isspace():
         raise BadInput('the input is empty; expected {"application": {...}} on stdin')
     try:
@@ -72,7 +72,7 @@ def read_request(stdin: bytes) -> Object:
 
 
 def require_psutil() -> None:
-    """Import psutil. Raises BadEnvironment (SPEC 5)."""
+    """Import psutil. Raises BadEnvironment (SPEC 5.22)."""
     try:
         load_psutil()
     except Exception as error:  # noqa: BLE001 - without enough memory it may fail with any error
@@ -86,7 +86,7 @@ def require_psutil() -> None:
 def requests_of(
     context: Context, queried: QueryResult, request: Object | None, assignments: Sequence[str]
 ) -> dict[str, Object]:
-    """Return the input of each driver that has something to adjust, as `{driver: request}` (SPEC 7, 11, 14).
+    """Return the input of each driver that has something to adjust, as `{driver: request}` (SPEC 7.7, 11.13).
 
     `request` is the input of the adjust. If it is None, the input is made of `assignments`, the values of
     `--set`. Raises BadInput, UnknownSettings or Conflict.
@@ -94,6 +94,7 @@ def requests_of(
     description, owners = queried.merged()
     if request is None:
         request = request_from_assignments(assignments, description)
+        context.requested = request
     requests = route(request, owners)
     complete = requests.keys() & context.config.complete
     wanted = {path for path, name in owners.items() if name in complete}
@@ -103,10 +104,11 @@ def requests_of(
 def adjust(context: Context, application: str, stdin: bytes, assignments: Sequence[str]) -> Result:
     """Query all drivers, then adjust each driver concerned, one after another (SPEC 7, 8).
 
-    `assignments`, the values of `--set`, replace the input `stdin` if there are any (SPEC 14). Raises
+    `assignments`, the values of `--set`, replace the input `stdin` if there are any (SPEC 14.21). Raises
     BadInput, UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
     """
     request = None if assignments else read_request(stdin)
+    context.requested = request
     config = context.config
     if not config.drivers:
         refuse_without_drivers(context, request, assignments)
@@ -142,7 +144,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
 
 
 def _take_lock(context: Context) -> None:
-    """Take the lock of the servo directory, waiting a while for another adjust (SPEC 10).
+    """Take the lock of the servo directory, waiting a while for another adjust (SPEC 10.66, 10.67).
 
     It is held until this process and the watchdog have ended. Return early if the adjust must end. Raises
     Busy, and BadEnvironment where there is nothing that we may lock.

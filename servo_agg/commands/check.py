@@ -1,4 +1,4 @@
-"""The command `--check`: ask every driver, and report all problems with what to do (SPEC 14).
+"""The command `--check`: ask every driver, and report all problems with what to do (SPEC 14.7-14.17).
 
 A problem does not end the check, not even a mistake in our own configuration.
 """
@@ -10,7 +10,7 @@ from shlex import quote
 from servo_agg.commands.adjust import require_psutil
 from servo_agg.commands.check_drivers import DriverCheck
 from servo_agg.commands.check_permissions import writable_by_all
-from servo_agg.commands.check_report import Problem, report_text
+from servo_agg.commands.check_report import Problem, Remark, report_text
 from servo_agg.commands.query import (
     QueryResult,
     Result,
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
-_REMEDY = "fix it; every operation fails until then"
-
 
 def check(
     context: Context,
@@ -47,16 +45,16 @@ def check(
     width: int | None,
     colour: bool,
 ) -> Result:
-    """Ask all drivers for their info and, given an application, for their settings (SPEC 14).
+    """Ask all drivers for their info and, given an application, for their settings (SPEC 14.7).
 
     `errors` are those of environment and configuration. With `json` the result is `{"status": "ok" |
     "failed", "directory", "application", "drivers": [{"driver", "version", "has_cancel", "seconds",
     "settings", "verdict"}], "problems": [{"drivers": [NAME, ...], "what", "remedy"}], "remarks":
-    [TEXT, ...]}`, with null for what is unknown. Otherwise it is text whose table is at most `width` columns
-    wide, if possible. The exit status is 1 if there is a problem.
+    [TEXT, ...]}`, with null for what is unknown. Otherwise it is text, at most `width` columns wide if
+    possible. The exit status is 1 if there is a problem.
     """
     config = context.config
-    problems = [Problem((), "", str(error), _REMEDY) for error in errors]
+    problems = [_error_problem(error) for error in errors]
     driver_check = DriverCheck(context, application)
     infos = driver_check.ask("info", check_info)
     asks_settings = application is not None and not context.loop.cause
@@ -83,7 +81,7 @@ def check(
                 {"drivers": list(problem.drivers), "what": problem.what, "remedy": problem.remedy}
                 for problem in problems
             ],
-            "remarks": remarks,
+            "remarks": [remark.text for remark in remarks],
         }
         return Result(final, status)
     return Result(report_text(rows, problems, remarks, width, colour=colour), status)
@@ -98,6 +96,15 @@ def _description_problems(infos: Mapping[str, Outcome], queries: Mapping[str, Ou
         for name, findings in found
         for finding in findings
     ]
+
+
+def _error_problem(error: UserError) -> Problem:
+    """Return the problem of an error that ends every operation other than a check."""
+    # If PyYAML is missing, the message itself ends with the remedy.
+    what, found, command = str(error).partition("; install PyYAML: ")
+    if not found:
+        return Problem((), "", what, "correct this; every operation fails until then")
+    return Problem((), "", what, f"install PyYAML: {command}; every operation fails until then", command)
 
 
 def _conflict_problems(outcomes: list[Outcome]) -> list[Problem]:
@@ -141,14 +148,10 @@ def _directory_problems(context: Context) -> list[Problem]:
     try:
         require_psutil()
     except UserError as error:
-        problems.append(
-            Problem(
-                (),
-                "",
-                str(error),
-                f"install psutil: {install_command()} --upgrade psutil; every adjust fails until then",
-            )
-        )
+        what = str(error).partition("; install psutil: ")[0]
+        command = f"{install_command()} --upgrade psutil"
+        remedy = f"install psutil: {command}; every adjust fails until then"
+        problems.append(Problem((), "", what, remedy, command))
     return problems
 
 
@@ -161,10 +164,9 @@ def _listing_problems(context: Context) -> list[Problem]:
     scripts = [name for name in config.listing.not_executable if _is_script(f"adjust.d/{name}")]
     if scripts and config.drivers:
         what = f"{join_names(scripts)}: has a #! line but is not executable, so it is not run as a driver"
-        paths = " ".join(quote(f"adjust.d/{name}") for name in scripts)
-        problems.append(
-            Problem((), "", what, f"chmod +x {paths}; or move what is not a driver out of adjust.d")
-        )
+        command = _chmod(scripts)
+        remedy = f"{command}; or move what is not a driver out of adjust.d"
+        problems.append(Problem((), "", what, remedy, command))
     data = [name for name in config.drivers if _is_data(f"adjust.d/{name}")]
     if data and not config.listing.not_executable:
         what = (
@@ -177,11 +179,15 @@ def _listing_problems(context: Context) -> list[Problem]:
         )
         problems.append(Problem((), "", what, remedy))
     if not config.drivers:
-        files = " ".join(quote(f"adjust.d/{name}") for name in config.listing.not_executable)
-        or_else = f", or make the files there executable: chmod +x {files}" if files else ""
         what = f"no driver in {config.directory}/adjust.d"
-        problems.append(Problem((), "", what, f"add executable files{or_else}"))
+        commands = [_chmod(config.listing.not_executable)] if config.listing.not_executable else []
+        or_else = "".join(f", or make the files there executable: {command}" for command in commands)
+        problems.append(Problem((), "", what, f"add executable files{or_else}", *commands))
     return problems
+
+
+def _chmod(names: Sequence[str]) -> str:
+    return f"chmod +x {' '.join(quote(f'adjust.d/{name}') for name in names)}"
 
 
 def _is_script(path: str) -> bool:
@@ -194,7 +200,7 @@ def _is_script(path: str) -> bool:
 
 
 def _is_data(path: str) -> bool:
-    """Return whether a file is clearly no program: empty, or text without a #! line."""
+    """Return whether a file is clearly not a program: empty, or text without a #! line."""
     try:
         with open(path, "rb") as file:
             content = file.read(4096)
@@ -217,30 +223,28 @@ def _pattern_problems(context: Context) -> list[Problem]:
     ]
 
 
-def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -> list[str]:
+def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -> list[Remark]:
     config = context.config
     remarks = []
     if drivers_fail:
-        path = quote(config.environment["PYTHONPATH"])
-        remarks.append(
-            f"to run a driver by hand, first set the path of its modules: export PYTHONPATH={path}"
-        )
+        command = f"export PYTHONPATH={quote(config.environment['PYTHONPATH'])}"
+        text = f"to run a driver by hand, first set the path of its modules: {command}"
+        remarks.append(Remark(text, command))
     data = [name for name in config.listing.not_executable if not _is_script(f"adjust.d/{name}")]
     if config.drivers and data:
-        remarks.append(
-            f"ignored (not executable): {join_names(data)}; to make one a driver: chmod +x adjust.d/NAME"
-        )
+        command = "chmod +x adjust.d/NAME"
+        text = f"ignored (not executable): {join_names(data)}; to make one a driver: {command}"
+        remarks.append(Remark(text, command))
     if config.listing.leftovers:
-        remarks.append(
-            f"ignored (named like a backup copy or hidden): {join_names(config.listing.leftovers)};"
-            " to make one a driver, rename it"
-        )
+        names = join_names(config.listing.leftovers)
+        text = f"ignored (named like a backup copy or hidden): {names}; to make one a driver, rename it"
+        remarks.append(Remark(text))
     if config.listing.documents:
-        remarks.append(
-            f"ignored (named like a document, and without a #! line): {join_names(config.listing.documents)}"
-        )
+        names = join_names(config.listing.documents)
+        remarks.append(Remark(f"ignored (named like a document, and without a #! line): {names}"))
     if config.drivers and application is None:
-        remarks.append("settings were not checked; adjust --check APP checks them too")
+        command = "adjust --check APP"
+        remarks.append(Remark(f"settings were not checked; to check them, run: {command}", command))
     return remarks
 
 

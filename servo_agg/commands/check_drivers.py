@@ -1,6 +1,6 @@
 """Ask the drivers for a check, and find what is wrong with their answers.
 
-Rules (SPEC 14):
+Rules (SPEC 14.7, 14.14-14.16):
 - All drivers are asked, even if some fail.
 - A driver that fails among the others is asked again alone: it may be one that belongs under `serial`.
 - A check takes twice the limit I and 5 s at most: a driver that did not answer in time is not asked again,
@@ -9,6 +9,7 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
+import os
 import re
 from shlex import quote
 
@@ -73,20 +74,15 @@ class DriverCheck:
         return outcomes
 
     def _add_inner_problems(self, name: str, reply: Object, path: str) -> None:
-        """Add a problem for each failing driver of an inner aggregator: its own info succeeds (SPEC 5)."""
+        """Add a problem for each failing driver of an inner aggregator: its own info succeeds (SPEC 5.11)."""
         inner = reply.get("drivers")
         for driver, entry in inner.items() if isinstance(inner, dict) else ():
             if not isinstance(entry, dict):
                 continue
             if entry.get("message"):
                 what = f"its inner driver {path}{driver} fails: {to_text(entry['message'])}"
-                self._add(
-                    "info",
-                    name,
-                    "driver inside",
-                    what,
-                    "run adjust --check in the inner servo directory",
-                )
+                remedy = "run adjust --check in the inner servo directory"
+                self._add("info", name, "driver inside", what, remedy)
             self._add_inner_problems(name, entry, f"{path}{driver}: ")
 
     def _ask_again(
@@ -106,9 +102,9 @@ class DriverCheck:
             )
             again = self._run_again(phase, [call], validate)
         if not (again and again[0].ok):
-            self._add(phase, call.name, outcome.reason, outcome.message, _remedy(call, outcome))
+            self._add(phase, call.name, outcome.reason, outcome.message, *_remedy(call, outcome))
             return outcome
-        # Of several drivers that disturb one another, a different one may fail the next time.
+        # If drivers disturb one another, a different one may fail the next time.
         if self._parallel and not all(beside.ok for beside in self._run_again(phase, calls, validate)):
             what = (
                 f"fails when asked together with the others, but answers when asked alone: {outcome.message}"
@@ -116,15 +112,18 @@ class DriverCheck:
             self._add(phase, call.name, "alone only", what, _SERIAL_REMEDY)
         else:
             what = f"failed the first time it was asked, but not the second: {outcome.message}"
-            self._add(phase, call.name, "unsteady", what, f"run it by hand several times: {_command(call)}")
+            command = _command(call)
+            self._add(phase, call.name, "unsteady", what, f"run it by hand several times: {command}", command)
         return again[0]
 
-    def _add(self, phase: CheckPhase, name: str, verdict: str, what: str, remedy: str) -> None:
+    def _add(
+        self, phase: CheckPhase, name: str, verdict: str, what: str, remedy: str, *commands: str
+    ) -> None:
         # The same failure in both phases is one problem.
         reported = (name, what.replace(f"on --{phase}: ", ""))
         if reported not in self._reported:
             self._reported.add(reported)
-            self.problems.append(Problem((name,), verdict, what, remedy))
+            self.problems.append(Problem((name,), verdict, what, remedy, *commands))
 
     def _run(
         self,
@@ -163,18 +162,70 @@ def _command(call: DriverCall) -> str:
     return " ".join(quote(word) for word in (f"adjust.d/{call.name}", *call.arguments))
 
 
-def _remedy(call: DriverCall, outcome: Outcome) -> str:
+def _remedy(call: DriverCall, outcome: Outcome) -> tuple[str, ...]:
+    """Return what to do about a failure, then the commands in it."""
+    command = _command(call)
     if outcome.facts.failure == "cannot-start":
-        return f"fix that, then verify with: {_command(call)}"
-    module = _MISSING_MODULE.search(outcome.facts.stderr)
+        return f"fix that, then verify with: {command}", command
+    module = _MISSING_MODULE.search(outcome.facts.stderr) or _MISSING_MODULE.search(_own_message(outcome))
     if module is not None:
-        return f"install {module.group(1).partition('.')[0]} for the interpreter in its #! line"
-    what = {
+        return _module_remedy(f"adjust.d/{call.name}", module[1].partition(".")[0])
+    hint = {
         "timeout": "; find out what it waits for, or raise OPTUNE_IO_TIMEOUT",
+        "no-reply": "; it must print a JSON object on stdout",
         "malformed": "; only JSON objects may go to its stdout",
     }.get(outcome.reason, "")
-    return f"run it by hand: {_command(call)}{what}"
+    return f"run it by hand: {command}{hint}", command
 
 
-_MISSING_MODULE = re.compile(r"No module named '([\w.]+)'\s*$")
-"""The end of the stderr of a Python program that lacks a module."""
+_MISSING_MODULE = re.compile(r"No module named '(\w+(?:\.\w+)*)'\s*\Z")
+"""The end of what a Python program says that cannot import a module."""
+
+
+def _own_message(outcome: Outcome) -> str:
+    """Return the message of a driver that reports an exception in its reply, as the driver library does."""
+    return to_text(outcome.body.get("message"))
+
+
+_PACKAGES = {
+    "MySQLdb": "mysqlclient",
+    "dateutil": "python-dateutil",
+    "googleapiclient": "google-api-python-client",
+    "yaml": "PyYAML",
+}
+"""The packages of the modules that have another name."""
+
+
+def _module_remedy(path: str, module: str) -> tuple[str, ...]:
+    """Return how to install a module that the driver at `path` lacks, then the commands in it."""
+    if module == _ENCODERS:
+        return (f"put the directory {_ENCODERS} into the servo directory",)
+    package = _PACKAGES.get(module, module)
+    interpreter = _python_of(path)
+    if interpreter is None:
+        return (f"install {package} for the Python interpreter that it uses",)
+    command = f"{quote(interpreter)} -m pip install {package}"
+    return f"install {package} for {interpreter}: {command}", command
+
+
+_ENCODERS = "encoders"
+"""The module that the driver library imports if a setting has an encoder."""
+
+_MAX_FIRST_LINE = 256
+"""Bytes of a `#!` line that the system reads."""
+
+
+def _python_of(path: str) -> str | None:
+    """Return the Python interpreter that the `#!` line of a file names; None if it names none."""
+    try:
+        with open(path, "rb") as file:
+            line = os.fsdecode(file.readline(_MAX_FIRST_LINE))
+    except OSError:
+        return None
+    if not line.startswith("#!"):
+        return None
+    words = line[2:].split()
+    if words and os.path.basename(words[0]) == "env":
+        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+    is_python = bool(words) and os.path.basename(words[0]).startswith(("python", "pypy"))
+    return words[0] if is_python else None

@@ -1,6 +1,6 @@
 """Find files and directories that any user may write to, among those that run or configure drivers.
 
-Rules (SPEC 14; SECURITY.md lists what is examined):
+Rules (SPEC 14.12, 14.13; SECURITY.md lists what is examined):
 - The mode of the target of a link counts, not that of the link.
 - A user who may write to a directory can replace the files in it. With the sticky bit he can only add files.
 - Nothing on a file system that is mounted read-only can be written to.
@@ -71,7 +71,7 @@ class _Directory:
 
 
 class _Search:
-    """What was examined so far, and the problems found."""
+    """What has been examined, and the problems found."""
 
     def __init__(self, directory: str) -> None:
         """Begin a search; relative paths start at `directory`, the servo directory."""
@@ -104,7 +104,7 @@ class _Search:
             if len(names) > _MAX_NAMED + 1:
                 names[_MAX_NAMED:] = [f"{len(names) - _MAX_NAMED} more"]
             what = f"{join_names(names)} {predicate or _RUNS[len(targets) > 1]}"
-            self._found.append(Problem(drivers, "writable", what, self._remedy(list(targets), root)))
+            self._found.append(Problem(drivers, "writable", what, *self._remedy(list(targets), root)))
 
     def examine_program(self, path: str, drivers: Sequence[str] = ()) -> None:
         """Examine a file that is run, and its directory: a Python program imports modules from there."""
@@ -113,7 +113,7 @@ class _Search:
             self.forbid_additions(os.path.dirname(os.path.realpath(path)), path)
 
     def forbid_additions(self, directory: str, holds: str) -> None:
-        """Note that modules are imported from a directory, since it holds the program `holds`."""
+        """Record that modules are imported from a directory, since it holds the program `holds`."""
         found = self._directories.setdefault(directory, _Directory(holds))
         found.holds = holds
         found.imports = True
@@ -130,22 +130,29 @@ class _Search:
             if sticky:
                 action = f"add modules next to {holds}, which it would import"
                 remedy = f"move {holds} to a directory that only its owner may write to"
+                commands = []
             else:
                 action = f"replace {holds}"
                 remedy = f"chmod o-w {quote(shown)}"
+                commands = [remedy]
                 if not directory.imports:
-                    remedy += f"; or chmod +t {quote(shown)}, if others must be able to write there"
+                    commands.append(f"chmod +t {quote(shown)}")
+                    remedy += f"; or, if other users must be able to write there: {commands[1]}"
             what = f"{shown} is world-writable: any user can {action}"
-            self._found.append(Problem(list(dict.fromkeys(directory.drivers)), "writable", what, remedy))
+            drivers = list(dict.fromkeys(directory.drivers))
+            self._found.append(Problem(drivers, "writable", what, remedy, *commands))
         return self._found
 
-    def _remedy(self, targets: Sequence[str], root: str) -> str:
+    def _remedy(self, targets: Sequence[str], root: str) -> tuple[str, ...]:
+        """Return the remedy, then the commands in it."""
         if targets == [self._servo] and os.stat(self._servo).st_mode & stat.S_ISVTX:
             # Most likely it is /tmp, whose mode must not change.
-            return "move its content to a directory that only its owner may write to"
+            return ("move its content to a directory that only its owner may write to",)
         if root and len(targets) > _MAX_NAMED:
-            return f"chmod -R o-w {quote(self._shown(root))}"
-        return f"chmod o-w {' '.join(quote(self._shown(target)) for target in targets)}"
+            command = f"chmod -R o-w {quote(self._shown(root))}"
+        else:
+            command = f"chmod o-w {' '.join(quote(self._shown(target)) for target in targets)}"
+        return command, command
 
     def _shown(self, path: str) -> str:
         """Return a path relative to the servo directory if it is inside; the directory itself is absolute."""

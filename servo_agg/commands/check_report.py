@@ -1,7 +1,8 @@
 """The report of a check: its problems, and the text that a person reads. Pure.
 
-Rules (SPEC 14):
-- A problem says what is wrong and what to do. A remedy is never wrapped, so that it can be copied.
+Rules (SPEC 14.8-14.11):
+- A problem says what is wrong and what to do. Lines are wrapped to the width of the terminal. A command in
+  them is continued with a backslash, so that it can be copied.
 - A long description is shortened to its beginning and its end.
 """
 
@@ -24,15 +25,27 @@ class Problem:
     verdict  what the table says of these drivers, a word or two
     what     what is wrong, one line or more
     remedy   what to do
+    commands the commands in `remedy`, in order
     """
 
-    __slots__ = ("drivers", "remedy", "verdict", "what")
+    __slots__ = ("commands", "drivers", "remedy", "verdict", "what")
 
-    def __init__(self, drivers: Sequence[str], verdict: str, what: str, remedy: str) -> None:
+    def __init__(self, drivers: Sequence[str], verdict: str, what: str, remedy: str, *commands: str) -> None:
         self.drivers = drivers
         self.verdict = verdict
         self.what = what
         self.remedy = remedy
+        self.commands = commands
+
+
+class Remark:
+    """A remark of a check: its text, and the commands in it, in order."""
+
+    __slots__ = ("commands", "text")
+
+    def __init__(self, text: str, *commands: str) -> None:
+        self.text = text
+        self.commands = commands
 
 
 _HEADINGS = ("driver", "version", "cancel", "seconds", "settings", "verdict")
@@ -52,15 +65,15 @@ _INDENT = "    "
 def report_text(
     rows: Sequence[Object],
     problems: Sequence[Problem],
-    remarks: Sequence[str],
+    remarks: Sequence[Remark],
     width: int | None,
     *,
     colour: bool,
 ) -> str:
     """Return the text of a check: the table of drivers, each problem with its remedy, the remarks (SPEC 14).
 
-    `rows`: see `check`. The table is at most `width` columns wide, if possible. Problems are wrapped to
-    `width`, remedies are not. With `colour` a row is green if its verdict is `ok`, otherwise red.
+    `rows`: see `check`. The text is at most `width` columns wide, if possible. With `colour` a row is green
+    if its verdict is `ok`, otherwise red.
     """
     lines = []
     if rows:
@@ -71,16 +84,23 @@ def report_text(
         lines.append("")
     for number, problem in enumerate(problems, 1):
         who = f"{escape_unprintable(problem.drivers[0])}: " if len(problem.drivers) == 1 else ""
-        start = f"problem {number}: {who}"
-        for line in _bounded(problem.what.splitlines() or [""]):
-            lines += wrap(line, width, start, _INDENT)
-            start = _INDENT
-        lines += [f"{_INDENT}fix: {escape_unprintable(problem.remedy)}", ""]
-    lines += [f"remark: {escape_unprintable(remark)}" for remark in remarks]
+        first, *others = _bounded(problem.what.splitlines() or [""])
+        lines += wrap(f"problem {number}: {who}{first}", width, "", _INDENT)
+        for line in others:
+            lines += wrap(line, width, _INDENT, _INDENT)
+        lines += _advice(f"remedy: {problem.remedy}", problem.commands, width, _INDENT)
+        lines.append("")
+    for remark in remarks:
+        lines += _advice(f"remark: {remark.text}", remark.commands, width, "")
     good = sum(1 for row in rows if row["verdict"] == "ok")
     found = pluralize(len(problems), "problem") if problems else "no problem"
-    lines.append(f"{found} found; {good} of {pluralize(len(rows), 'driver')} ok")
+    lines += wrap(f"{found} found; {good} of {pluralize(len(rows), 'driver')} ok", width, "", _INDENT)
     return "\n".join(lines)
+
+
+def _advice(text: str, commands: Sequence[str], width: int | None, indent: str) -> list[str]:
+    escaped = [escape_unprintable(command) for command in commands]
+    return wrap(escape_unprintable(text), width, indent, indent + _INDENT, escaped)
 
 
 _HEAD_LINES, _TAIL_LINES = 4, 8

@@ -1,7 +1,7 @@
 """The command `--plan`: show what an adjust with the same input would give each driver.
 
-Rules (SPEC 14):
-- The requests are made by the function that an adjust uses, so that the plan is what it would do.
+Rules (SPEC 14.18-14.20):
+- The requests are made by the function that an adjust uses, so the plan shows what that would do.
 - A value outside the range or list that the driver described is marked. Only the driver may refuse it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from servo_agg.commands.adjust import read_request, refuse_without_drivers, requests_of
 from servo_agg.commands.query import Result, query_drivers, stopped_query_result
-from servo_agg.output.tables import display_width, escape_unprintable, table, truncate_middle
+from servo_agg.output.tables import display_width, escape_unprintable, table, truncate_middle, wrap
 from servo_agg.protocol.limits import violation
 from servo_agg.protocol.messages import parse_value, to_json
 from servo_agg.protocol.outcome import failure_result
@@ -34,16 +34,16 @@ def plan(
     json: bool,
     width: int | None,
 ) -> Result:
-    """Query, route, and return what each driver would be given (SPEC 14).
+    """Query, route, and return what each driver would be given (SPEC 14.18).
 
     `stdin` and `assignments` are as for an adjust. With `json` the result is `{"status": "ok", "application":
     APP, "drivers": [{"driver", "input", "settings": [{"component", "setting", "from", "to", "limits",
     "wrong"}]}], "skipped": [NAME, ...]}`, with null for `component` and `wrong` where there is none.
     Otherwise it is text, at most `width` columns wide if possible. If a value is wrong, the status is
-    `failed` and the exit status 1. Raises BadInput, UnknownSettings or
-    Conflict.
+    `failed` and the exit status 1. Raises BadInput, UnknownSettings or Conflict.
     """
     request = None if assignments else read_request(stdin)
+    context.requested = request
     if not context.config.drivers:
         refuse_without_drivers(context, request, assignments)
     queried = query_drivers(context, application, context.loop.now())
@@ -137,7 +137,7 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
         for change in driver["settings"]:
             lines += [f"  {line}" for line in next(settings)]
             if change["wrong"]:
-                lines.append(f"    ! {change['wrong']}")
+                lines += wrap(escape_unprintable(change["wrong"]), width, "    ! ", "      ")
         others = [
             f"{escape_unprintable(key)} {to_json(value)}" for key, value in _other_keys(driver["input"])
         ]
@@ -145,11 +145,10 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
             text = f"  with {'; '.join(others)}"
             lines.append(text if width is None else truncate_middle(text, width))
     if not drivers:
-        lines.append("nothing to adjust: no driver would be run")
+        lines += wrap("nothing to adjust: no driver would be run", width, "", "    ")
     if skipped:
-        lines.append(
-            f"not run (the input has no setting of theirs): {', '.join(map(escape_unprintable, skipped))}"
-        )
+        names = ", ".join(map(escape_unprintable, skipped))
+        lines += wrap(f"not run (the input has no setting for them): {names}", width, "", "    ")
     return lines
 
 
@@ -159,7 +158,12 @@ def _setting_lines(rows: Sequence[Sequence[str]], width: int | None) -> list[lis
     if width is None or max(map(display_width, lines), default=0) <= width - 2:
         return [[line] for line in lines]
     return [
-        [name, f"  {before}", f"  -> {after}", *([f"  {limits}"] if limits else [])]
+        [
+            name,
+            f"  {before}",
+            f"  -> {after}",
+            *(wrap(escape_unprintable(limits), width - 2, "  ", "   ") if limits else []),
+        ]
         for name, before, after, limits in rows
     ]
 

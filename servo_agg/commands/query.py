@@ -52,6 +52,7 @@ class Context:
     debug           `debug(line)` writes a line to stderr with `-v`
     locks           descriptors of what an adjust must lock, see `servo_agg.lock`
     watchdog_alive  `watchdog_alive()` returns whether the watchdog runs
+    requested       the input of an adjust or plan once it is known, else None
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Context:
         self.debug = debug
         self.locks = locks
         self.watchdog_alive = watchdog_alive
+        self.requested: Object | None = None
 
     def phase_options(
         self,
@@ -87,7 +89,7 @@ class Context:
         on_messages: Callable[[str, Sequence[Message]], None] | None = None,
         validate: Callable[[Outcome], None] | None = None,
     ) -> PhaseOptions:
-        """Return how drivers are run in a phase that begins at `now` (SPEC 6, 7, 9).
+        """Return how drivers are run in a phase that begins at `now` (SPEC 6.1, 7.18, 9.5, 9.7).
 
         `checking`: see `timeouts_for`. The others: see PhaseOptions.
         """
@@ -113,7 +115,7 @@ class Context:
 
 
 def warn_about_drivers(context: Context) -> None:
-    """Warn of links in adjust.d that cannot be followed, and of an adjust.d without drivers (SPEC 2)."""
+    """Warn of links in adjust.d that cannot be followed, and of an adjust.d without drivers (SPEC 2.11)."""
     config = context.config
     for name, reason in config.listing.unreachable.items():
         context.warn(f"warning: adjust.d/{name} {reason}")
@@ -178,7 +180,7 @@ def _pending_text(outcome: Outcome) -> str:
 
 
 def stopped_query_result(context: Context, cause: str, outcomes: Sequence[Outcome]) -> Result:
-    """Return the result of a run that was ended while drivers were asked (SPEC 5, 10).
+    """Return the result of a run that was ended while drivers were asked (SPEC 5.33, 10.41, 10.47).
 
     `outcomes` are of the drivers that were asked. In `drivers` of the final object a driver that had answered
     has the status `answered`, and one that was not asked `not-started`.
@@ -197,7 +199,7 @@ def stopped_query_result(context: Context, cause: str, outcomes: Sequence[Outcom
 
 
 def exit_status(cause: str | None) -> int:
-    """Return the exit status of a run that was ended by `cause`, None if stdout failed (SPEC 5)."""
+    """Return the exit status of a run that was ended by `cause`, None if stdout failed (SPEC 5.29)."""
     return 1 if cause in (None, CANCEL, AGENT_GONE) else 128 + signal_number(cause)
 
 
@@ -220,7 +222,7 @@ class QueryResult:
 
 
 def query_drivers(context: Context, application: str, now: float) -> QueryResult:
-    """Query all drivers; their time counts from `now` (SPEC 6, 9)."""
+    """Query all drivers; their time counts from `now` (SPEC 6.1, 9.7)."""
     outcomes = context.supervisor.run(
         [DriverCall(name, ["--query", application]) for name in context.config.drivers],
         context.phase_options("query", now, fail_fast=True, validate=check_description),
@@ -229,7 +231,7 @@ def query_drivers(context: Context, application: str, now: float) -> QueryResult
 
 
 def check_description(outcome: Outcome) -> None:
-    """Fail an outcome whose reply is not a description; wrap a reply without `application` (SPEC 4)."""
+    """Fail an outcome whose reply is not a description; wrap a reply without `application` (SPEC 4.11)."""
     try:
         outcome.body = normalize_description(outcome.body)
     except SchemaError as error:
@@ -237,7 +239,7 @@ def check_description(outcome: Outcome) -> None:
 
 
 def query(context: Context, application: str) -> Result:
-    """Return all descriptions as one (SPEC 6). Raises Conflict."""
+    """Return all descriptions as one (SPEC 6.3-6.5). Raises Conflict."""
     queried = query_drivers(context, application, context.started)
     if queried.cause:
         return stopped_query_result(context, queried.cause, queried.outcomes)
@@ -247,7 +249,7 @@ def query(context: Context, application: str) -> Result:
 
 
 def info(context: Context, application: str | None) -> Result:
-    """Return what the drivers are; the exit status is 0 even if some of them fail (SPEC 5)."""
+    """Return what the drivers are; the exit status is 0 even if some of them fail (SPEC 5.11)."""
     outcomes = _run_info(context, application)
     if context.loop.cause:
         return stopped_query_result(context, context.loop.cause, outcomes)
@@ -266,7 +268,7 @@ def info(context: Context, application: str | None) -> Result:
 
 
 def version(context: Context, application: str | None) -> Result:
-    """Return a line of text with all versions; the exit status is 1 if a driver fails (SPEC 5)."""
+    """Return a line of text with all versions; the exit status is 1 if a driver fails (SPEC 5.6)."""
     outcomes = _run_info(context, application)
     if context.loop.cause:
         return stopped_query_result(context, context.loop.cause, outcomes)
@@ -285,7 +287,7 @@ def _run_info(context: Context, application: str | None) -> list[Outcome]:
 
 
 def check_info(outcome: Outcome) -> None:
-    """Fail an outcome whose reply has no version (SPEC 4)."""
+    """Fail an outcome whose reply has no version (SPEC 4.14)."""
     if not version_of(outcome):
         outcome.fail("malformed", "its reply has no version")
 
@@ -297,5 +299,5 @@ def version_of(outcome: Outcome) -> str:
 
 
 def version_line(outcomes: Sequence[Outcome]) -> str:
-    """Return the version of this program with those of the drivers (SPEC 5)."""
+    """Return the version of this program with those of the drivers (SPEC 5.5)."""
     return f"aggregator {VERSION} ({', '.join(version_of(outcome) or 'unknown' for outcome in outcomes)})"

@@ -67,7 +67,7 @@ _output_lock = RLock()
 
 
 class AdjustError(Exception):
-    """An error that a driver raises to report a failure to the agent (SPEC 12).
+    """An error that a driver raises to report a failure to the agent (SPEC 12.4).
 
     The arguments form the message, which is for people: what failed, why, and what to do. The agent acts on
     `status`: "failed", "rejected" (the values are not possible and nothing was changed), "aborted" or
@@ -102,7 +102,7 @@ class _Stopped(SystemExit):
 
 
 class Adjust:
-    """The base class of an adjust driver (SPEC 12).
+    """The base class of an adjust driver (SPEC 12.3).
 
     Arguments: `version`, any text; `cli_desc`, the description in --help; `supports_cancel`, whether SIGUSR1
     makes the driver stop early; `progress_interval`, the seconds between progress messages that are printed
@@ -566,7 +566,7 @@ class _Run:
 def print_json_error(
     error: "Any", cl: "Any", message: "Any", status: "Any" = "failed", reason: "Any" = None
 ) -> None:
-    """Print a failure line: `error` is its name, `cl` its class, `message` a text for people (SPEC 12).
+    """Print a failure line: `error` is its name, `cl` its class, `message` a text for people (SPEC 12.4).
 
     The driver continues. A later reply replaces the failure, so a driver may print it as a warning. `reason`
     is left out if it is None.

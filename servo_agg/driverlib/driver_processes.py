@@ -1,4 +1,4 @@
-"""Start and stop the processes of a driver; for `adjust` and `util` (SPEC 12).
+"""Start and stop the processes of a driver; for `adjust` and `util` (SPEC 12.17, 12.23).
 
 `adjust` imports this module only to run a command, since most drivers run none.
 

@@ -136,7 +136,7 @@ def run_and_track(
 
 
 def run_and_track_cancel() -> bool:
-    """Send SIGUSR1 to the child that `run_and_track` runs; return whether there was one (SPEC 12).
+    """Send SIGUSR1 to the child that `run_and_track` runs; return whether there was one (SPEC 12.19).
 
     `run_and_track` goes on until the child has exited. SIGUSR1 kills a child that does not handle it.
     May be called from a signal handler and from any thread.
@@ -148,7 +148,7 @@ def run_and_track_cancel() -> bool:
 
 
 def run_and_track_terminate(grace: float = GRACE) -> bool:
-    """Stop the child that `run_and_track` runs; return whether there was one (SPEC 12).
+    """Stop the child that `run_and_track` runs; return whether there was one (SPEC 12.23).
 
     Send it SIGTERM, and wait for its exit. If it has not exited after `grace` seconds, send SIGKILL to it and
     its session; otherwise send SIGTERM to the rest of its session. `run_and_track` then returns a failure,

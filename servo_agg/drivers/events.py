@@ -46,7 +46,7 @@ AGENT_GONE = "agent-gone"
 """The cause of a shutdown without a signal: nobody reads our stdout any more."""
 
 CANCEL = "SIGUSR1"
-"""The signal by which the agent cancels, and by which we cancel a driver (SPEC 10)."""
+"""The signal by which the agent cancels, and by which we cancel a driver (SPEC 10.35, 10.37)."""
 
 
 class Output:
@@ -207,11 +207,11 @@ MAX_EVENTS = 16
 """Events handled before the drivers are serviced again: the flood of one must not starve the others."""
 
 FINAL_WRITE_TIMEOUT = 0.25
-"""Seconds that stdout has to take the final line when a signal ends us (SPEC 5)."""
+"""Seconds that stdout has to take the final line when a signal ends us (SPEC 5.20)."""
 
 
 class Clock:
-    """Monotonic seconds, without the time in which this process was suspended (SPEC 9)."""
+    """Monotonic seconds, without the time in which this process was suspended (SPEC 9.15)."""
 
     def __init__(self) -> None:
         self._suspended = 0.0
@@ -250,7 +250,7 @@ class ShutdownState:
 
     @property
     def cancelling(self) -> bool:
-        """Whether the driver that is being adjusted must be cancelled (SPEC 5, 10)."""
+        """Whether the driver that is being adjusted must be cancelled (SPEC 5.34, 10.35)."""
         return self.canceled or self.agent_gone
 
     def request(self, cause: str) -> None:
@@ -348,7 +348,7 @@ class EventLoop:
         return self.cause
 
     def flush(self) -> bool:
-        """Wait until all that was sent is written; return whether it was (SPEC 5)."""
+        """Wait until all that was sent is written; return whether it was (SPEC 5.20)."""
         while not self._stdout.finish():
             if self.shutdown.signal is not None or self.shutdown.agent_gone:
                 return self._stdout.drain(FINAL_WRITE_TIMEOUT)

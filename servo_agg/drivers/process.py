@@ -107,10 +107,10 @@ def spawn_driver(
     spawn_table: SpawnTable,
     show_stderr: ShowStderr | None,
 ) -> DriverProcess:
-    """Start `adjust.d/NAME ARGUMENTS` in the current directory, and its worker (SPEC 2, 3).
+    """Start `adjust.d/NAME ARGUMENTS` in the current directory, and its worker (SPEC 2.8, 3.8).
 
     `grace`, in seconds from SIGTERM to SIGKILL, is for the watchdog. Raises StartError with the cause in
-    words (SPEC 13).
+    words (SPEC 13.3).
     """
     path = f"adjust.d/{call.name}"
     token = new_token()
@@ -237,7 +237,7 @@ _CAUSES = {
 
 
 def _start_failure(path: str, error: OSError | MemoryError) -> str:
-    """Return why a driver could not be started, and what to do (SPEC 13)."""
+    """Return why a driver could not be started, and what to do (SPEC 13.3)."""
     number = error.errno or 0 if isinstance(error, OSError) else 0
     if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
         if os.path.exists(path) and not os.path.isfile(path):

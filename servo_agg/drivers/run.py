@@ -165,7 +165,7 @@ class DriverRun:
         self._transition("started")
 
     def start_failed(self, error: StartError) -> None:
-        """End the run: the driver could not be started (SPEC 13)."""
+        """End the run: the driver could not be started (SPEC 13.3)."""
         self._fail("cannot-start", f"cannot be started: {error}")
         self._transition("start-failed")
 
@@ -249,7 +249,7 @@ class DriverRun:
         self.facts.failure_text = text
 
     def cancel(self, now: float, *, is_aggregator: bool) -> None:
-        """Send SIGUSR1 to the driver alone; from now on its time is limited (SPEC 10).
+        """Send SIGUSR1 to the driver alone; from now on its time is limited (SPEC 10.37).
 
         The time of an aggregator is not: it limits that of its drivers, and one that cannot be cancelled may
         finish there, too. So may a driver that runs as another user, to which we cannot send a signal.
@@ -270,7 +270,7 @@ class DriverRun:
         return self._deadlines.cancel_expired(now)
 
     def advance_stop(self, now: float, snapshot: Snapshot, *, skip_grace: bool) -> Tree | None:
-        """Take the next step of the stop (SPEC 10); return the tree if it must be killed now."""
+        """Take the next step of the stop (SPEC 10.1); return the tree if it must be killed now."""
         tree, sequence = self._tree, self._stop_sequence
         if tree is None or sequence is None or self._tree_gone:
             return None
@@ -392,7 +392,7 @@ class DriverRun:
 
 
 def not_started(call: DriverCall, options: PhaseOptions) -> Outcome:
-    """Return the outcome of a driver that was still waiting when the time of all was over (SPEC 9)."""
+    """Return the outcome of a driver that was still waiting when the time of all was over (SPEC 9.9)."""
     facts = RunFacts()
     facts.option = "" if options.adjusting else call.arguments[0]
     facts.failure = "timeout"
@@ -404,7 +404,7 @@ def not_started(call: DriverCall, options: PhaseOptions) -> Outcome:
 
 
 def stop_runs(runs: Iterable[DriverRun], cause: str | None, clock: Callable[[], float]) -> None:
-    """Begin to stop runs (SPEC 10). `clock` returns the time.
+    """Begin to stop runs (SPEC 10.1, 10.7). `clock` returns the time.
 
     `cause`: the name of the signal that ends us, AGENT_GONE, or `failure` if another driver has failed; None
     for a failure of their own.

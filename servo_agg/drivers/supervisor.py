@@ -57,7 +57,7 @@ class Supervisor:
 
     unkillable      whether something survived SIGKILL: then no driver is started any more
     environment     what drivers get, without the start token; set it before the first run
-    shorten_stderr  returns what is shown of a failed driver's stderr (SPEC 13); set it before the first run
+    shorten_stderr  returns what is shown of a failed driver's stderr (SPEC 13.9); set it before the first run
     on_phase_end    `on_phase_end(phase, began_at, outcome)` is called at the end of each driver; `began_at`
                     is in monotonic seconds; None: nobody needs it
     """
@@ -161,7 +161,7 @@ class Supervisor:
         return True
 
     def _apply_shutdown(self, *, adjusting: bool) -> None:
-        """Stop or cancel drivers as a signal, the end of the agent or a cancel demands (SPEC 10)."""
+        """Stop or cancel drivers as a signal, the end of the agent or a cancel demands (SPEC 10.45)."""
         shutdown = self._loop.shutdown
         if shutdown.signal is not None or (shutdown.cancelling and not adjusting):
             self._stop(self._runs.values(), shutdown.cause)

@@ -33,25 +33,25 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 stop, none of its processes is left. `gave-up`: one of them survives SIGKILL."""
 
 SHORT_GRACE = 0.5
-"""Seconds from SIGTERM to SIGKILL in a query, in an info, or after a timeout (SPEC 10)."""
+"""Seconds from SIGTERM to SIGKILL in a query, in an info, or after a timeout (SPEC 10.3)."""
 
 KILL_WAIT = 5.0
-"""Seconds to wait for a process that survived SIGKILL (SPEC 10)."""
+"""Seconds to wait for a process that survived SIGKILL (SPEC 10.32)."""
 
 SHORT_KILL_WAIT = 0.2
-"""The same after a timeout, in seconds (SPEC 10)."""
+"""The same after a timeout, in seconds (SPEC 10.32)."""
 
 POLL_INTERVAL = 0.01
 """Seconds between two snapshots of processes that are not our children, whose exit nothing reports."""
 
 CANCEL_INFO_TIMEOUT = 5.0
-"""Seconds in which a driver must say, on a cancel, whether it can be cancelled (SPEC 10)."""
+"""Seconds in which a driver must say, on a cancel, whether it can be cancelled (SPEC 10.36)."""
 
 FAIL_FAST_GRACE = 2.0
-"""Seconds that the other drivers of a query have after one has failed (SPEC 6)."""
+"""Seconds that the other drivers of a query have after one has failed (SPEC 6.8)."""
 
 LATE_READ_ALLOWANCE = 0.2
-"""Seconds after the deadline of a query in which output that was written before is still read (SPEC 9)."""
+"""Seconds after the deadline of a query in which output that was written before is still read (SPEC 9.8)."""
 
 CHECK_TIMEOUT = 30.0
 """Seconds in which each driver must answer a check, unless the limit I is less (SPEC 14). Without a limit all
@@ -94,13 +94,13 @@ class Timeouts:
 
 
 def driver_timeout(io_timeout: float | None) -> tuple[float | None, float]:
-    """Return `(I, short grace)` for `io_timeout`, which is T; all in seconds (SPEC 9, 10).
+    """Return `(I, short grace)` for `io_timeout`, which is T; all in seconds (SPEC 9.4, 10.3).
 
     I is T - 1 for T of 2 and more, half of T below, None if T is unlimited.
     """
     if io_timeout is None:
         return None, SHORT_GRACE
-    if io_timeout >= 2:  # noqa: PLR2004 - SPEC 9
+    if io_timeout >= 2:  # noqa: PLR2004 - SPEC 9.4
         return io_timeout - 1, SHORT_GRACE
     # Half of the smallest float would be 0.
     return io_timeout / 2 or io_timeout, min(SHORT_GRACE, io_timeout / 4)
@@ -116,7 +116,7 @@ def timeouts_for(
     cancel_grace: float = 0.0,
     checking: bool = False,
 ) -> Timeouts:
-    """Return deadlines and graces of a phase that begins at `now`; all in seconds (SPEC 9, 10, 14).
+    """Return deadlines and graces of a phase that begins at `now`; all in seconds (SPEC 10.3, 9.5, 9.7).
 
     `limit` is I, None if it is unlimited. `grace` and `cancel_grace` count in an adjust only.
     `checking`: the drivers are asked for a check.
@@ -142,7 +142,7 @@ class Deadlines:
     """When a driver that is not being stopped counts as unresponsive. All moments are in seconds.
 
     started_at    when it was started
-    cancel_until  when it must have ended after a cancel, None without a cancel (SPEC 10)
+    cancel_until  when it must have ended after a cancel, None without a cancel (SPEC 10.37)
     """
 
     __slots__ = ("_last_message_at", "_timeouts", "cancel_until", "started_at")
@@ -162,7 +162,7 @@ class Deadlines:
         return now - self._last_message_at
 
     def deadline(self) -> float | None:
-        """Return the moment at which the driver counts as unresponsive, None if never (SPEC 9)."""
+        """Return the moment at which the driver counts as unresponsive, None if never (SPEC 9.5, 9.7)."""
         moments = [] if self._timeouts.until is None else [self._timeouts.until]
         if self._timeouts.silence is not None:
             moments.append(self._last_message_at + self._timeouts.silence)
@@ -191,7 +191,7 @@ class Deadlines:
 
 
 class StopSequence:
-    """The steps from the first SIGTERM until nothing is left, or the rest is given up (SPEC 10).
+    """The steps from the first SIGTERM until nothing is left, or the rest is given up (SPEC 10.1, 10.32).
 
     kill_at  the moment at which the grace period ends
     """
@@ -220,7 +220,7 @@ class StopSequence:
     def advance(
         self, now: float, *, leader_exited: bool, members_left: bool, quiet_period: float = POLL_INTERVAL
     ) -> Step:
-        """Return the next step (SPEC 10).
+        """Return the next step (SPEC 10.1, 10.8).
 
         A single snapshot without members proves little: while it was taken, a process may have forked another
         one and exited. All snapshots of `quiet_period` seconds must be empty, two at least.

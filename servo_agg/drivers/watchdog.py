@@ -1,6 +1,6 @@
 """The watchdog: a process that stops the drivers if we are killed; the spawn table that it shares with us.
 
-Rules (SPEC 10):
+Rules (SPEC 10.53-10.65):
 - The spawn table holds the drivers that run now. A driver is announced before it is started, gets its pid
   after, and is removed when it has been reaped. Writing a record needs no system call and wakes nobody.
 - The watchdog is forked before the first thread, in a session of its own. The signals that end us are blocked

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 POST_EXIT_DRAIN = 0.25
-"""Seconds after its exit in which output of a driver, or of a child of it, still counts (SPEC 4)."""
+"""Seconds after its exit in which output of a driver, or of a child of it, still counts (SPEC 4.22)."""
 
 MAX_PIPE_SIZE = 1 << 20
 """Bytes of the largest pipe that an unprivileged process can request: no more can wait in it."""
@@ -44,7 +44,7 @@ _TAIL_SIZE = 48 << 10
 
 
 class HeadTailBuffer:
-    """Keeps the first 16 KiB and the last 48 KiB of a stream (SPEC 13)."""
+    """Keeps the first 16 KiB and the last 48 KiB of a stream (SPEC 13.7)."""
 
     def __init__(self) -> None:
         self._head = bytearray()
@@ -195,7 +195,7 @@ class Worker:
         except BlockingIOError:
             return
         except OSError:
-            # A driver may close its stdin (SPEC 3).
+            # A driver may close its stdin (SPEC 3.7).
             self._stdin = self._stdin[:0]
         if not self._stdin:
             self._close_stdin()

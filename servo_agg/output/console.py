@@ -1,7 +1,8 @@
 """Text on stderr: warnings, details for `-v`, the drivers' stderr, the status line.
 
 Rules (SPEC 4, 5, 13, 14):
-- stderr is ASCII, since the agent decodes it strictly, and contains no control sequences for a terminal.
+- stderr is ASCII, since the agent decodes it strictly. On a terminal that speaks UTF-8 it is UTF-8, and lines
+  are wrapped between words, except those of drivers. It contains no control sequences for a terminal.
 - On a terminal or with `-v`, a driver's stderr is shown as it comes, each line after the driver's name.
   While the writer is full neither that nor the details of `-v` are shown: a driver never waits for a reader
   of our stderr.
@@ -12,6 +13,7 @@ Rules (SPEC 4, 5, 13, 14):
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from servo_agg import threads
@@ -26,10 +28,28 @@ _ESCAPES = {number: repr(chr(number))[1:-1] for number in (*range(32), 127) if c
 """What is shown in place of control characters."""
 
 
-def encode_printable(text: str) -> bytes:
-    """Return text as ASCII in which tabs and newlines are the only control characters (SPEC 5)."""
-    return text.translate(_ESCAPES).encode("ascii", "backslashreplace")
+def encode_printable(text: str, *, utf8: bool = False) -> bytes:
+    """Return text in which tabs and newlines are the only control characters (SPEC 5.3, 5.4).
 
+    It is ASCII, or with `utf8` UTF-8, in which no other character is unprintable either.
+    """
+    if not utf8 or text.isascii():
+        return text.translate(_ESCAPES).encode("ascii", "backslashreplace")
+    from servo_agg.output.tables import escape_unprintable  # noqa: PLC0415 - needed only on a terminal
+
+    lines = ("\t".join(map(escape_unprintable, line.split("\t"))) for line in text.split("\n"))
+    return "\n".join(lines).encode()
+
+
+def is_utf8_terminal(descriptor: int) -> bool:
+    """Return whether a descriptor is a terminal, in a locale whose encoding is UTF-8."""
+    # As for stdout: Python takes UTF-8 if the locale is C.
+    encoding = sys.stdout.encoding.lower().replace("_", "-") if sys.stdout is not None else ""
+    return encoding in ("utf-8", "utf8") and os.isatty(descriptor)
+
+
+_INDENT = "    "
+"""What begins the further lines of a text that is wrapped."""
 
 _LINE_LIMIT = 4096
 """Bytes of an incomplete line of a driver's stderr that are held back."""
@@ -51,6 +71,8 @@ class Console:
         self._started = started
         self._verbose = verbose
         self._has_status_line = has_status_line
+        self._on_terminal = os.isatty(2)
+        self._utf8 = is_utf8_terminal(2)
         # The incomplete last line of each driver's stderr.
         self._incomplete: dict[str, bytes] = {}
         self._percent: int | None = None
@@ -64,14 +86,31 @@ class Console:
         self._lock = threads.Lock()
 
     def warn(self, text: str) -> None:
-        """Show a line."""
+        """Show a text for people, wrapped to the width of a terminal."""
+        if self._on_terminal:
+            from servo_agg.output.tables import wrap  # noqa: PLC0415 - needed only on a terminal
+
+            width = terminal_width(2)
+            lines = (self.escape(line.expandtabs()) for line in text.split("\n"))
+            text = "\n".join("\n".join(wrap(line, width, "", _INDENT)) for line in lines)
+        self.show(text)
+
+    def show(self, text: str) -> None:
+        """Show lines as they are."""
         with self._lock:
-            self._writer.write(self._erase() + encode_printable(text) + b"\n" + self._draw())
+            line = encode_printable(text, utf8=self._utf8) + b"\n"
+            self._writer.write(self._erase() + line + self._draw())
+
+    def escape(self, text: str) -> str:
+        """Return a text of one line as it can be shown here."""
+        from servo_agg.output.tables import escape_non_ascii, escape_unprintable  # noqa: PLC0415 - not for the agent
+
+        return escape_unprintable(text) if self._utf8 else escape_non_ascii(text)
 
     def debug(self, text: str, body: JsonObject | None = None) -> None:
         """With `-v`, show a line: the seconds since our start, `text`, then `body` as JSON."""
         if self._verbose and not self._writer.full:
-            self.warn(f"[{time.monotonic() - self._started:.3f}] {text}{to_text(body)}")
+            self.show(f"[{time.monotonic() - self._started:.3f}] {text}{to_text(body)}")
 
     def show_stderr(self, name: str, block: bytes | None) -> None:
         """Show what a driver wrote to its stderr; None is its end. Called from the driver's worker."""
@@ -83,7 +122,7 @@ class Console:
         for line in lines:
             if not self._writer.full:
                 text = line.decode("utf-8", "replace").rstrip("\r")
-                self.warn(f"{name}: {text}")
+                self.show(f"{name}: {text}")
 
     def progress(self, percent: int, text: str) -> None:
         """Show the progress of an adjust in the status line."""
@@ -134,19 +173,24 @@ class Console:
 
     def _draw(self) -> bytes:
         self._drawn = self._status_line()
-        self._drawn_width = len(self._drawn)
-        return self._drawn.encode("ascii")
+        if not self._drawn:
+            self._drawn_width = 0
+            return b""
+        from servo_agg.output.tables import display_width  # noqa: PLC0415 - needed only on a terminal
+
+        self._drawn_width = display_width(self._drawn)
+        return self._drawn.encode()
 
     def _status_line(self) -> str:
         """Return the present status line, "" if there is nothing to show."""
         if not self._has_status_line or (self._percent is None and not self._activity):
             return ""
-        from servo_agg.output.tables import escape_non_ascii, progress_bar, truncate_middle  # noqa: PLC0415 - needed only on a terminal
+        from servo_agg.output.tables import progress_bar, truncate_middle  # noqa: PLC0415 - needed only on a terminal
 
-        width = _line_limit()
+        width, activity = _line_limit(), self.escape(self._activity)
         if self._percent is None or self._urgent:
-            return truncate_middle(escape_non_ascii(self._activity), width)
-        return progress_bar(self._percent, self._message, self._activity, width)
+            return truncate_middle(activity, width)
+        return progress_bar(self._percent, self.escape(self._message), activity, width)
 
 
 def _line_limit() -> int:
@@ -169,7 +213,7 @@ def supports_colour(descriptor: int) -> bool:
 
 
 def shorten_stderr(text: str, mode: str) -> str:
-    """Return the part of a failed driver's stderr that OPTUNE_VERBOSE_STDERR selects (SPEC 13)."""
+    """Return the part of a failed driver's stderr that OPTUNE_VERBOSE_STDERR selects (SPEC 13.9)."""
     text = text.rstrip()
     if mode == "none":
         return ""

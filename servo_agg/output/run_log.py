@@ -1,6 +1,8 @@
 """What each driver did in each phase of a run: records for the timings, and lines in the log file.
 
-Rules (SPEC 11, 14):
+A log line is JSON. The last line of a run is about the run itself.
+
+Rules (SPEC 11.15-11.18, 14.26):
 - The log and the timings show the same values: both are made from these records.
 - A log line is written whole as soon as a driver's phase has ended. The thread that writes it also opens the
   log: a log that cannot be written never fails a run, and one that hangs delays its end by 1 s at most.
@@ -15,7 +17,7 @@ from stat import S_ISREG
 
 from servo_agg.config_schema import FILE
 from servo_agg.output.writer import Writer
-from servo_agg.protocol.messages import encode
+from servo_agg.protocol.messages import encode, to_json, truncate, truncate_word
 from servo_agg.protocol.outcome import PhaseRecord
 
 TYPE_CHECKING = False
@@ -127,6 +129,16 @@ def _is_in_use(descriptor: int) -> bool:
     return not is_null and any(os.path.samestat(log, other) for other in in_use)
 
 
+_MESSAGE_SHARES = 256
+"""The part of the longest message that a log line may hold, so 1 KiB."""
+
+_MAX_SETTINGS = 256
+"""Requested settings that a log line holds."""
+
+_MAX_VALUE = 256
+"""Bytes of the JSON of a requested value; of a longer one the beginning is logged, as a string."""
+
+
 class RunLog:
     """The records of a run, in the order in which the phases ended.
 
@@ -139,6 +151,8 @@ class RunLog:
         self._application = application
         self._started = started
         self._started_utc = time.time() - (time.monotonic() - started)
+        # The time makes it unique after the process id is used again.
+        self._run = f"{self._timestamp(0.0)}-{os.getpid()}"
         self._writer: _LogWriter | None = None
         self._path = ""
 
@@ -158,11 +172,39 @@ class RunLog:
         record = PhaseRecord(phase, started_at - self._started, outcome)
         self.records.append(record)
         if self._writer is not None:
-            self._writer.write(encode(self._line(record)))
+            self._writer.write(encode(self._driver_line(record)))
+
+    def record_run(
+        self, command: str, final: JsonObject | str, exit_status: int, settings: JsonObject | None
+    ) -> None:
+        """Write the line of the whole run to the log file (SPEC 11).
+
+        `command` is the operation, `final` the final object or text, `settings` what was asked for in an
+        adjust, as `{setting: value}`, else None.
+        """
+        if self._writer is None:
+            return
+        final = final if isinstance(final, dict) and exit_status else {}
+        line = {
+            **self._begin_line(0.0),
+            "command": command,
+            "phase": "run",
+            "start": 0.0,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "status": truncate_word(final.get("status") or ("failed" if exit_status else "ok")),
+            "reason": truncate_word(final.get("reason") or ("unknown" if exit_status else "success")),
+            "message": truncate(final.get("message") or "", _MESSAGE_SHARES),
+            "exit": exit_status,
+        }
+        if settings is not None:
+            line["settings"] = {
+                name: _bounded(value) for name, value in list(settings.items())[:_MAX_SETTINGS]
+            }
+        self._writer.write(encode(line))
 
     def close(self, warn: Warn) -> None:
-        """Wait up to 1 s until all records are in the log; call `warn` with the reason if they are not."""
-        if self._writer is None or not self.records:
+        """Wait up to 1 s until all lines are in the log; call `warn` with the reason if they are not."""
+        if self._writer is None:
             return
         complete = self._writer.drain(_DRAIN_TIMEOUT)
         if self._writer.refusal:
@@ -170,17 +212,29 @@ class RunLog:
         elif self._writer.lost or not complete:
             warn(f"warning: the log {self._path} cannot be written: not all lines of this run are in it")
 
-    def _line(self, record: PhaseRecord) -> JsonObject:
-        moment = self._started_utc + record.start
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    def _driver_line(self, record: PhaseRecord) -> JsonObject:
         return {
-            "time": f"{seconds}.{int(moment % 1 * 1000):03d}Z",
-            "application": self._application,
+            **self._begin_line(record.start),
             "driver": record.driver,
             "phase": record.phase,
             "start": record.start,
             "seconds": record.seconds,
             "status": record.status,
             "reason": record.reason,
+            "message": truncate(record.message, _MESSAGE_SHARES),
+            "exit": record.exit,
             "signals": record.signals_sent,
         }
+
+    def _begin_line(self, start: float) -> JsonObject:
+        return {"time": self._timestamp(start), "run": self._run, "application": self._application}
+
+    def _timestamp(self, start: float) -> str:
+        moment = self._started_utc + start
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+        return f"{seconds}.{int(moment % 1 * 1000):03d}Z"
+
+
+def _bounded(value: object) -> object:
+    text = to_json(value)
+    return value if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}..."

@@ -1,6 +1,6 @@
 """The text of the status line on a terminal: which drivers are waited for, and for how long. Pure.
 
-Rules (SPEC 14):
+Rules (SPEC 14.33-14.37):
 - A driver is named when it has run for 2 s: most answer earlier.
 - After a signal the line says what is being stopped and how to skip the grace period.
 """

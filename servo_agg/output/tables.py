@@ -12,7 +12,8 @@ from unicodedata import category, east_asian_width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from servo_agg.protocol.outcome import PhaseRecord
 
@@ -26,7 +27,7 @@ def escape_unprintable(text: str) -> str:
 
 
 def escape_non_ascii(text: str) -> str:
-    """Return text with every character escaped that is unprintable or not ASCII: for stderr (SPEC 5)."""
+    """Return text with every character escaped that is unprintable or not ASCII (SPEC 5.3, 5.4)."""
     return escape_unprintable(text).encode("ascii", "backslashreplace").decode()
 
 
@@ -67,21 +68,69 @@ def truncate_middle(text: str, width: int) -> str:
     return f"{head}..{tail}"
 
 
-def wrap(text: str, width: int | None, first_prefix: str, next_prefix: str) -> list[str]:
+def wrap(
+    text: str, width: int | None, first_prefix: str, next_prefix: str, commands: Sequence[str] = ()
+) -> list[str]:
     """Break a printable text between words into lines of at most `width` places.
 
-    A word that is wider stays whole. `first_prefix` starts the first line, `next_prefix` the others.
+    A word that is wider stays whole. `first_prefix` begins the first line, `next_prefix` the others.
+    `commands` are parts of the text that a shell must be able to run: they are broken only between arguments,
+    and such a line ends with a backslash.
     """
-    first_word, *words = text.split(" ")
+    if width is None:
+        return [first_prefix + text]
+    (first_word, _), *others = words = list(_words(text, commands))
     lines = []
     line = first_prefix + first_word
-    for word in words:
-        if width is not None and display_width(line) + 1 + display_width(word) > width:
-            lines.append(line)
-            line = next_prefix + word
+    columns = display_width(line)
+    for (_, line_end), (word, next_line_end) in zip(words, others):
+        word_columns = display_width(word)
+        if columns + 1 + word_columns + len(next_line_end) > width:
+            lines.append(line + line_end)
+            line, columns = next_prefix + word, display_width(next_prefix) + word_columns
         else:
             line += f" {word}"
+            columns += 1 + word_columns
     return [*lines, line]
+
+
+_CONTINUATION = " \\"
+"""How a line of a command ends that goes on in the next line."""
+
+
+def _words(text: str, commands: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the words of a text, each with what a line must end with that is broken after it."""
+    rest = text
+    for command in commands:
+        before, found, rest = rest.partition(command)
+        if not found:
+            rest = before
+            continue
+        before_words = before.split(" ")
+        after, space, rest = rest.partition(" ")
+        arguments = _argument_list(command)
+        arguments[0] = before_words.pop() + arguments[0]
+        arguments[-1] += after
+        yield from ((word, "") for word in before_words)
+        yield from ((word, _CONTINUATION) for word in arguments[:-1])
+        yield arguments[-1], ""
+        if not space:
+            return
+    yield from ((word, "") for word in rest.split(" "))
+
+
+def _argument_list(command: str) -> list[str]:
+    """Return the arguments of a command as they are written; blanks in quotes do not separate."""
+    arguments = [""]
+    quote = ""
+    for character in command:
+        if character == " " and not quote:
+            arguments.append("")
+            continue
+        if character in "'\"":
+            quote = "" if quote == character else quote or character
+        arguments[-1] += character
+    return arguments
 
 
 def _pad(text: str, width: int, *, right: bool) -> str:
@@ -123,18 +172,23 @@ _DEFAULT_WIDTH = 100
 """Places of a line of the timings where the width of the terminal is not known."""
 
 
-def timing_chart(records: Sequence[PhaseRecord], total: float, *, width: int | None) -> list[str]:
-    """Return lines with a bar for each record on a common time axis of `total` seconds (SPEC 14)."""
+def timing_chart(
+    records: Sequence[PhaseRecord], total: float, *, width: int | None, escape: Callable[[str], str]
+) -> list[str]:
+    """Return lines with a bar for each record on a common time axis of `total` seconds (SPEC 14.26).
+
+    `escape` returns a text as it can be shown.
+    """
     if not records:
         return [f"total {total:.3f} s; no driver was run"]
     # By name as well: the drivers of a query often start in the same millisecond.
     ordered = sorted(records, key=lambda record: (record.start, record.driver))
     rows = [
         [
-            escape_non_ascii(record.driver),
+            escape(record.driver),
             record.phase,
             f"{record.seconds:.3f}",
-            escape_non_ascii(record.status),
+            escape(record.status),
         ]
         for record in ordered
     ]
@@ -151,29 +205,58 @@ def timing_chart(records: Sequence[PhaseRecord], total: float, *, width: int | N
         length = round(axis_width * record.seconds / total) if total else 1
         bar = " " * start + "=" * max(1, min(axis_width - start, length))
         lines.append(_pad(label, label_width, right=False) + _GAP + bar)
-    sequential = _seconds_without_driver(ordered, total) + sum(record.seconds for record in ordered)
+    sequential = _sequential_seconds(ordered, total)
     lines.append(f"total {total:.3f} s; one after another they would take {sequential:.3f} s")
     return lines
 
 
-def _seconds_without_driver(ordered: Sequence[PhaseRecord], total: float) -> float:
-    """Return how many seconds of a run no driver ran. `ordered`: the records by their start."""
+def timing_object(records: Sequence[PhaseRecord], total: float) -> dict[str, Any]:
+    """Return what `timing_chart` shows, as the object that `--timings --json` prints (SPEC 14)."""
+    ordered = sorted(records, key=lambda record: (record.start, record.driver))
+    return {
+        "total": round(total, 3),
+        "sequential": round(_sequential_seconds(ordered, total), 3),
+        "records": [
+            {
+                "driver": record.driver,
+                "phase": record.phase,
+                "start": record.start,
+                "seconds": record.seconds,
+                "status": record.status,
+            }
+            for record in ordered
+        ],
+    }
+
+
+def _sequential_seconds(ordered: Sequence[PhaseRecord], total: float) -> float:
+    """Return how long the run would have taken with one driver at a time. `ordered`: by their start."""
     busy = until = 0.0
     for record in ordered:
         end = record.start + record.seconds
         busy += max(0.0, end - max(until, record.start))
         until = max(until, end)
-    return max(0.0, total - busy)
+    return max(0.0, total - busy) + sum(record.seconds for record in ordered)
 
 
 def progress_bar(percent: int, message: str, activity: str, width: int) -> str:
     """Return a line of at most `width` places that shows the progress of an adjust.
 
-    `message`: the last message; `activity`: what is waited for, "" if there is nothing to say.
+    `message`: the last message; `activity`: what is waited for, "" if there is nothing to say. Both must be
+    printable.
     """
     bar_width = max(4, min(30, width // 3))
     done = bar_width * percent // 100
     bar = f"[{'#' * done}{'.' * (bar_width - done)}] {percent:3d} %  "
-    end = escape_non_ascii(f", {activity}" if activity else "")
-    left = max(2, width - len(bar) - len(end))
-    return (bar + truncate_middle(escape_non_ascii(message), left) + end)[:width]
+    end = f", {activity}" if activity else ""
+    left = max(2, width - len(bar) - display_width(end))
+    return _truncate(bar + truncate_middle(message, left) + end, width)
+
+
+def _truncate(text: str, width: int) -> str:
+    """Return the beginning of a text, at most `width` places."""
+    for index, character in enumerate(text):
+        width -= display_width(character)
+        if width < 0:
+            return text[:index]
+    return text

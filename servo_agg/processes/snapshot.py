@@ -153,7 +153,7 @@ def _read_environment(directory: str) -> bytes:
 
 
 _STALL_TIMEOUT = 0.25
-"""Seconds without any progress after which reads of /proc are abandoned (SPEC 10)."""
+"""Seconds without any progress after which reads of /proc are abandoned (SPEC 10.24)."""
 
 _NEXT_READER_DELAY = 0.01
 """Seconds without progress after which another thread continues with the rest."""
@@ -198,7 +198,7 @@ class _Reader:
 
 
 def read_each(pids: Iterable[int], work: Callable[[int], T]) -> dict[int, T]:
-    """Return `{pid: work(pid)}`, without the pids whose work blocks (SPEC 10).
+    """Return `{pid: work(pid)}`, without the pids whose work blocks (SPEC 10.24, 10.25).
 
     Work that makes no progress for 0.25 s is abandoned, and its pid is skipped until the work has returned.
     `work` must not raise.

@@ -1,4 +1,4 @@
-"""Start tokens: a variable in the environment of each driver by which its processes are found (SPEC 3, 10).
+"""Start tokens: a variable in the environment of each driver by which its processes are found (SPEC 3.12).
 
 The value is a chain of links, one for each aggregator around the driver and the last one for the driver
 itself, joined by dots. A link is `TOKEN-PID-START-NAMESPACE`: the token of the start, then the pid, start
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from servo_agg.processes.snapshot import Process
 
 START_TOKEN = "SERVO_AGG_START"  # noqa: S105 - no password
-"""The variable that holds the chain (SPEC 3)."""
+"""The variable that holds the chain (SPEC 3.13)."""
 
 _SEPARATOR = "."
 

@@ -1,6 +1,6 @@
 """The processes that belong to a driver, and how they are ended.
 
-Rules (SPEC 10):
+Rules (SPEC 10.5-10.26):
 - A driver's tree is its descendants and every process in its session, which includes its process group.
 - Once a member, always a member, by pid and start time, whatever happens to its parent.
 - What is about to get SIGTERM is stopped by SIGSTOP while the tree is read. Otherwise, a process that it
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def send_signal(processes: Iterable[Process], number: int) -> None:
-    """Send a signal to each process that is still the one that was seen (SPEC 10).
+    """Send a signal to each process that is still the one that was seen (SPEC 10.26).
 
     Where the kernel has pidfds, no other process can get the signal: the pidfd is opened before the start
     time is compared. Elsewhere psutil sends the signal, after a comparison of its own. A process whose files
@@ -323,7 +323,7 @@ class Tree:
             signal_group(self.leader, SIGKILL)
 
     def has_hidden_members(self, snapshot: Snapshot) -> bool:
-        """Return whether the process group has members that no snapshot shows (SPEC 10).
+        """Return whether the process group has members that no snapshot shows (SPEC 10.19-10.22).
 
         Call it when the leader is gone, and reaped if it was our child: a zombie is a member, too. While the
         group has members, its id is not reused. If it has visible zombies, nothing tells whether it has

@@ -34,7 +34,7 @@ class Progress:
 
     percent  `progress` if it is a number, else None
     text     `message` as text
-    body     the whole object: what goes to the agent keeps its keys and their order (SPEC 8)
+    body     the whole object: what goes to the agent keeps its keys and their order (SPEC 8.6)
     """
 
     __slots__ = ("body", "percent", "text")
@@ -95,7 +95,7 @@ class Malformed:
 
 
 class DuplicateKey(ValueError):
-    """An object has a key more than once. `str(error)` gives the path of the key (SPEC 4)."""
+    """An object has a key more than once. `str(error)` gives the path of the key (SPEC 4.6)."""
 
 
 class _InvalidNumber(ValueError):
@@ -134,13 +134,13 @@ _scan_pairs = json_scanner(
 )
 
 LINE_LIMIT = 4 << 20
-"""Bytes of a line, and of a whole document (SPEC 4)."""
+"""Bytes of a line, and of a whole document (SPEC 4.5, 4.6)."""
 
 
 def decode(line: bytes, *, unique_keys: bool) -> Message:
     """Return the message that a line makes, which must not be blank. `unique_keys`: see `parse_object`.
 
-    Never raises (SPEC 4).
+    Never raises (SPEC 4.2, 4.6).
     """
     if len(line) > LINE_LIMIT:
         return Malformed(f"printed a line that is longer than 4 MiB: {quote(line)}")
@@ -164,7 +164,7 @@ def parse_object(document: bytes, *, unique_keys: bool = True, expected: str = "
 
     With `unique_keys`, an object in it that has a key twice is an error. `expected` is what an error calls
     the object. Raises ValueError whose text is a predicate, `is not JSON: 'hello'`, or begins with
-    "expected": see `clause` (SPEC 4).
+    "expected": see `clause` (SPEC 4.6).
     """
     try:
         text = document.decode("utf-8")
@@ -185,14 +185,14 @@ _WHITE_SPACE = " \t\r\n"
 """White space in JSON."""
 
 DEPTH_LIMIT = 400
-"""Levels of nesting that we accept (SPEC 4). The parser's own limit depends on the version of Python, and a
+"""Levels of nesting that we accept (SPEC 4.6). The parser's own limit depends on the version of Python, and a
 value that we parse must also be merged and encoded without reaching the recursion limit."""
 
 
 def parse_value(text: str, *, unique_keys: bool = True) -> Any:
     """Parse one JSON value. `unique_keys`: see `parse_object`.
 
-    Raises ValueError whose text is a predicate, such as `is not JSON` (SPEC 4).
+    Raises ValueError whose text is a predicate, such as `is not JSON` (SPEC 4.6).
     """
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark")
@@ -343,12 +343,12 @@ to_json = json_encoder()
 
 
 def encode(body: JsonObject) -> bytes:
-    """Return an object as one ASCII line, newline included (SPEC 5)."""
+    """Return an object as one ASCII line, newline included (SPEC 5.1)."""
     return to_json(body).encode("ascii") + b"\n"
 
 
 def to_text(value: object) -> str:
-    """Return a JSON value that should be a text as text: a list is joined with `; ` (SPEC 8)."""
+    """Return a JSON value that should be a text as text: a list is joined with `; ` (SPEC 8.7)."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -357,11 +357,11 @@ def to_text(value: object) -> str:
 
 
 TEXT_LIMIT = 256 << 10
-"""Bytes of a `message` that we write, as UTF-8 (SPEC 13)."""
+"""Bytes of a `message` that we write, as UTF-8 (SPEC 13.2)."""
 
 
 def truncate(text: str, shares: int = 1) -> str:
-    """Limit a message to 256 KiB divided by `shares`. A truncated one ends with its full size (SPEC 13)."""
+    """Limit a message to 256 KiB divided by `shares`. A truncated one ends with its full size (SPEC 13.2)."""
     limit = TEXT_LIMIT // shares
     # A character has at most four bytes.
     if len(text) <= limit // 4:
@@ -374,7 +374,7 @@ def truncate(text: str, shares: int = 1) -> str:
 
 
 def truncate_word(text: str) -> str:
-    """Limit a status, a reason or a version to 1 KiB (SPEC 13)."""
+    """Limit a status, a reason or a version to 1 KiB (SPEC 13.2)."""
     return truncate(text, TEXT_LIMIT >> 10)
 
 

@@ -1,6 +1,6 @@
 """The verdict on one driver, and the final object for all of them.
 
-Rules (SPEC 4, 7.8, 7.9, 13):
+Rules (SPEC 4, 7.22-7.29, 13):
 - A driver has succeeded when it exited with status 0 and its reply says so. Every other end is a failure with
   a status, a reason and a message.
 - A failure never has the status `ok`, and its reason is never null.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from servo_agg.protocol.messages import JsonObject, Reply
 
-    # Failures that we detect, whatever the driver replied; each is the `reason` of its outcome (SPEC 13).
+    # Failures that we detect, whatever the driver replied; each is the `reason` of its outcome (SPEC 13.5).
     Failure = Literal["timeout", "malformed", "cannot-start", "unkillable"]
     Phase = Literal["info", "query", "adjust"]
 
@@ -75,7 +75,7 @@ class RunFacts:
 
 
 class Outcome:
-    """The verdict on one driver (SPEC 4).
+    """The verdict on one driver (SPEC 4.15-4.19).
 
     name     the driver
     ok       whether it succeeded
@@ -105,7 +105,7 @@ class Outcome:
 
     @property
     def stopped_for_other(self) -> bool:
-        """Whether it failed only because we stopped it through no fault of its own (SPEC 6)."""
+        """Whether it failed only because we stopped it through no fault of its own (SPEC 6.8)."""
         return not self.ok and self.facts.stop_cause is not None and self.facts.failure is None
 
     def fail(self, reason: Failure, failure_text: str) -> None:
@@ -188,11 +188,22 @@ class PhaseRecord:
     phase    what it was run for
     start    seconds from the begin of our run to its start
     seconds  from its start to its end
-    status, reason  as in SPEC 7.8
+    status, reason, message  as in SPEC 7.23
+    exit     its exit status, the name of the signal that killed it, None if it did not run
     signals_sent    see RunFacts
     """
 
-    __slots__ = ("driver", "phase", "reason", "seconds", "signals_sent", "start", "status")
+    __slots__ = (
+        "driver",
+        "exit",
+        "message",
+        "phase",
+        "reason",
+        "seconds",
+        "signals_sent",
+        "start",
+        "status",
+    )
 
     def __init__(self, phase: Phase, start: float, outcome: Outcome) -> None:
         self.driver = outcome.name
@@ -202,11 +213,14 @@ class PhaseRecord:
         self.seconds = round(outcome.facts.seconds, 3)
         self.status = outcome.status
         self.reason = outcome.reason
-        self.signals_sent = outcome.facts.signals_sent
+        self.message = outcome.message
+        facts = outcome.facts
+        self.exit: int | str | None = facts.exit_code if facts.killed_by is None else facts.killed_by
+        self.signals_sent = facts.signals_sent
 
 
 def failure_lines(failures: Sequence[Outcome]) -> str:
-    """Return a line `NAME: STATUS: MESSAGE` for each failure, all with the same limit (SPEC 7.9)."""
+    """Return a line `NAME: STATUS: MESSAGE` for each failure, all with the same limit (SPEC 7.27)."""
     lines = (f"{outcome.name}: {outcome.status}: {outcome.message}" for outcome in failures)
     # One share more than there are lines: the newlines between them count too.
     shares = 1 if len(failures) == 1 else len(failures) + 1
@@ -214,7 +228,7 @@ def failure_lines(failures: Sequence[Outcome]) -> str:
 
 
 def failure_result(failures: Sequence[Outcome]) -> JsonObject:
-    """Return the final object for one or more failures in driver order (SPEC 7.9)."""
+    """Return the final object for one or more failures in driver order (SPEC 7.25-7.27)."""
     decisive = failures[0]
     for status in ("aborted", "rejected"):
         decisive = next((outcome for outcome in failures if outcome.status == status), decisive)
@@ -226,7 +240,7 @@ def failure_result(failures: Sequence[Outcome]) -> JsonObject:
 
 
 def driver_table(outcomes: Sequence[Outcome], without_outcome: Mapping[str, JsonObject]) -> JsonObject:
-    """Return the object `drivers` of the final object of an adjust (SPEC 7.8).
+    """Return the object `drivers` of the final object of an adjust (SPEC 7.23, 7.28).
 
     `without_outcome` has every driver in driver order, with its entry for the case that it has no outcome.
     """
@@ -247,5 +261,5 @@ def driver_table(outcomes: Sequence[Outcome], without_outcome: Mapping[str, Json
 
 
 def merge_replies(outcomes: Iterable[Outcome]) -> JsonObject:
-    """Merge the replies, without the keys that are about the drivers themselves (SPEC 7.8)."""
+    """Merge the replies, without the keys that are about the drivers themselves (SPEC 7.24, 7.29)."""
     return deep_merge(without_driver_keys(outcome.body) for outcome in outcomes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OverallProgress:
-    """The overall progress of an adjust that runs `count` drivers one after another (SPEC 8).
+    """The overall progress of an adjust that runs `count` drivers one after another (SPEC 8.1-8.4).
 
     percent  the total, 0 to 100
     """

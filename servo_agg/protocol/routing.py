@@ -26,7 +26,7 @@ def route(request: Request, owners: Owners) -> dict[str, Request]:
     """Split a request of valid shape into one for each driver that gets a setting: `{driver: request}`.
 
     A setting that is null counts as absent. Raises UnknownSettings that lists all settings that no driver
-    describes (SPEC 7.3-7.5).
+    describes (SPEC 7.7-7.17).
     """
     requested = [(path, value) for path, value in iter_settings(request) if value is not None]
     unknown = [path for path, _ in requested if path not in owners]
@@ -75,7 +75,7 @@ def _near_settings(path: SettingPath, owners: Owners) -> list[SettingPath]:
 
 
 def refuse_misplaced_settings(request: Request, owners: Collection[SettingPath] = ()) -> None:
-    """Raise BadInput if a component holds settings without the level `settings` (SPEC 7.1).
+    """Raise BadInput if a component holds settings without the level `settings` (SPEC 7.3, 7.4).
 
     What counts as such is an object with a `value`, and what has the name of a setting of `owners`.
     """
@@ -102,7 +102,7 @@ def _format_unknown(paths: list[SettingPath], described: set[str | None]) -> Ite
 
 
 def fill_missing(request: Request, description: Description, paths: Collection[SettingPath]) -> Request:
-    """Return a request with those settings at `paths` filled in that it lacks or has as null (SPEC 11).
+    """Return a request with those settings at `paths` filled in that it lacks or has as null (SPEC 11.13).
 
     The values are those of the description; a setting that is described without a value is not filled in.
     """
@@ -115,7 +115,7 @@ def fill_missing(request: Request, description: Description, paths: Collection[S
 
 
 def request_from_assignments(assignments: Sequence[str], description: Description) -> Request:
-    """Return the request that `--set` gives, each assignment as `COMPONENT.SETTING=VALUE` (SPEC 14).
+    """Return the request that `--set` gives, each assignment as `COMPONENT.SETTING=VALUE` (SPEC 14.21-14.23).
 
     Names may contain dots and `=`: the longest name that is described counts. A value stays text where the
     present value is text, else it is JSON if it parses as such. Raises UnknownSettings or BadInput.

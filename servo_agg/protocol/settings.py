@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Owners = dict[SettingPath, str]
 
 _DRIVER_KEYS = frozenset(("status", "reason", "message", "error", "class", "progress", "drivers"))
-"""Top-level keys of a reply that are about the driver itself (SPEC 6)."""
+"""Top-level keys of a reply that are about the driver itself (SPEC 6.6)."""
 
 
 # Names for people.
@@ -56,7 +56,7 @@ def join_names(names: Sequence[str], word: str = "and") -> str:
 def validate_shape(body: Description | Request) -> None:
     """Check that `application`, its components and all `settings` are objects where they are present.
 
-    Raises SchemaError with the path and what is there instead (SPEC 4, 7.1).
+    Raises SchemaError with the path and what is there instead (SPEC 4.13, 7.1).
     """
     application = _object_at(body, "application", "application")
     _object_at(application, "settings", "application.settings")
@@ -77,7 +77,7 @@ def _object_at(parent: JsonObject, key: str, path: str) -> JsonObject:
 def normalize_description(body: JsonObject) -> Description:
     """Return the description in a query reply, with the key `application` and without the driver's own keys.
 
-    Raises SchemaError when the reply has no description, or one of the wrong shape (SPEC 4, 6).
+    Raises SchemaError when the reply has no description, or one of the wrong shape (SPEC 4.11, 4.13).
     """
     description = without_driver_keys(body)
     if "application" not in description:
@@ -89,7 +89,7 @@ def normalize_description(body: JsonObject) -> Description:
 
 
 def without_driver_keys(body: JsonObject) -> JsonObject:
-    """Return a reply without the top-level keys that are about the driver itself (SPEC 6)."""
+    """Return a reply without the top-level keys that are about the driver itself (SPEC 6.6)."""
     return {key: value for key, value in body.items() if key not in _DRIVER_KEYS}
 
 
@@ -103,11 +103,20 @@ def iter_settings(body: Description | Request) -> Iterator[tuple[SettingPath, An
             yield (name, setting), value
 
 
+def values_by_name(request: Request) -> JsonObject:
+    """Return the settings that a request asks for, as `{"web.cpu": 4}`."""
+    return {
+        dotted_path(path): setting.get("value") if isinstance(setting, dict) else setting
+        for path, setting in iter_settings(request)
+        if setting is not None
+    }
+
+
 # Merging.
 
 
 def deep_merge(parts: Iterable[JsonObject]) -> JsonObject:
-    """Merge objects deeply. Where several have a leaf, the last one's is kept (SPEC 6)."""
+    """Merge objects deeply. Where several have a leaf, the last one's is kept (SPEC 6.5)."""
     merged: JsonObject = {}
     for part in parts:
         _merge_into(merged, part)
@@ -129,7 +138,7 @@ def merge_descriptions(descriptions: Iterable[tuple[str, Description]]) -> tuple
     """Merge `(driver, description)` pairs, in driver order, into one description; return it and the owners.
 
     The merged description always has `application.components`. Raises Conflict that lists every setting
-    that several drivers describe, each with all of them (SPEC 6).
+    that several drivers describe, each with all of them (SPEC 6.4).
     """
     pairs = list(descriptions)
     owners: dict[SettingPath, list[str]] = {}

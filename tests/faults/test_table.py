@@ -1,4 +1,4 @@
-"""SPEC 10: after any fault at any moment, no process is left and there is one final object."""
+"""SPEC 5.18, 10: after any fault at any moment, no process is left and there is one final object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.faults.table import GRACE, QUICK, RESTORING, Cell, cells
 from tests.support.processes import wait_until
 
 WATCHDOG_TIMEOUT = 4.0
-"""Seconds, besides the grace, after which nothing is left of a program that was killed; SPEC 10 says 1."""
+"""Seconds, besides the grace, after which nothing is left of a program that was killed; SPEC 10.53 says 1."""
 
 REAP_TIMEOUT = 30.0
 """Seconds after which the init has reaped all orphans."""

@@ -1,4 +1,4 @@
-"""SPEC 4, 5: whatever a driver prints, in any phase, the agent gets exactly one final object."""
+"""SPEC 4.6, 5.18: whatever a driver prints, in any phase, the agent gets exactly one final object."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def check_failure(completed: Completed, failure: Failure) -> None:
         assert part in reply["message"], reply
     for text in (completed.stdout, completed.stderr):
         assert "Traceback" not in text.decode("ascii")
-    # No Python class name either (SPEC 13).
+    # No Python class name either (SPEC 13.1).
     assert not re.search(r"\w(Error|Exception)\b", reply["message"])
 
 

@@ -1,4 +1,4 @@
-"""SPEC 10: a cancel starts no further driver and passes SIGUSR1 on to the running one where it can."""
+"""SPEC 10.35: a cancel starts no further driver and passes SIGUSR1 on to the running one where it can."""
 
 from __future__ import annotations
 

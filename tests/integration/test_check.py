@@ -1,4 +1,4 @@
-"""SPEC 14: `--check` finds what is wrong with a servo directory, and what to do about it."""
+"""SPEC 14.7-14.17: `--check` finds what is wrong with a servo directory, and what to do about it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def nothing(_: ServoDirectory) -> None:
 
 
 ONLY_JSON = "only JSON objects may go to its stdout"
-FIX = "fix it; every operation fails until then"
+FIX = "correct this; every operation fails until then"
 NO_INTERPRETER = "cannot be started: its interpreter /opt/py/bin/python3 does not exist"
 CR_LF = "cannot be started: its first line ends in CR LF (Windows line endings);"
 VARIABLE = "the environment variable"
@@ -176,7 +176,7 @@ MISTAKES = {
         ),
         FIX,
     ),
-    "not YAML": Mistake(configure("{"), ("config.yaml is not valid YAML: ",), FIX),
+    "not YAML": Mistake(configure("{"), ("config.yaml is not valid YAML at line 3, column 1",), FIX),
     "wrong timeout": Mistake(
         nothing,
         (f"{VARIABLE} OPTUNE_IO_TIMEOUT must be a decimal number of",),
@@ -297,7 +297,7 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
         8bad    -        -         0.000         -  exit-status
 
         problem 1: 7bad: on --info: cannot be started: its first line ends in CR LF (Windows line endings); save it with LF line endings
-            fix: fix that, then verify with: adjust.d/7bad --info app
+            remedy: fix that, then verify with: adjust.d/7bad --info app
 
         problem 2: 8bad: on --info: exited with status 1, gave no reply; stderr: line 1
             line 2
@@ -312,10 +312,10 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
             line 28
             line 29
             line 30
-            fix: run it by hand: adjust.d/8bad --info app
+            remedy: run it by hand: adjust.d/8bad --info app
 
         problem 3: only one driver may describe a setting, but 5good and 6same describe c5.cpu and c5.inst_type
-            fix: rename the component in all but one of them, or remove the setting from their descriptions
+            remedy: rename the component in all but one of them, or remove the setting from their descriptions
 
         remark: to run a driver by hand, first set the path of its modules: export PYTHONPATH=PATHS
         remark: ignored (not executable): README.md and library.py; to make one a driver: chmod +x adjust.d/NAME
@@ -333,7 +333,7 @@ def test_without_app_only_info_is_requested(servo: ServoDirectory) -> None:
         driver  version  cancel  seconds  settings  verdict
         01a     1.0      no        0.000         -  ok
 
-        remark: settings were not checked; adjust --check APP checks them too
+        remark: settings were not checked; to check them, run: adjust --check APP
         no problem found; 1 of 1 driver ok
         """
     )
@@ -469,7 +469,7 @@ def test_an_empty_adjust_d_is_a_problem(servo: ServoDirectory) -> None:
     assert completed.stdout.decode() == textwrap.dedent(
         f"""\
         problem 1: no driver in {servo.path}/adjust.d
-            fix: add executable files, or make the files there executable: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
+            remedy: add executable files, or make the files there executable: chmod +x 'adjust.d/01 ec2asg' adjust.d/02b
 
         1 problem found; 0 of 0 drivers ok
         """  # noqa: E501 - what is printed is as long as that
@@ -492,6 +492,47 @@ def test_a_missing_adjust_d_is_a_failure(servo: ServoDirectory) -> None:
     assert completed.stderr.decode() == on_stderr(f"adjust: {sentence}\n")
     (final,) = servo.run("--check", "--json").messages
     assert (final["reason"], final["message"]) == ("no-adjust-d", sentence)
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "remedy"),
+    [
+        (
+            "#!/usr/bin/python3 -u",
+            "boto3",
+            "boto3 for /usr/bin/python3: /usr/bin/python3 -m pip install boto3",
+        ),
+        ("#!/usr/bin/env python3", "yaml.nodes", "PyYAML for python3: python3 -m pip install PyYAML"),
+        ("#!/usr/bin/env -S python3 -u", "a.b.c", "a for python3: python3 -m pip install a"),
+        ("#!/bin/sh", "boto3", "boto3 for the Python interpreter that it uses"),
+    ],
+)
+@pytest.mark.parametrize("by", ["stderr", "reply"])
+def test_a_missing_module_is_to_be_installed_for_the_interpreter_of_the_driver(
+    servo: ServoDirectory, line: str, module: str, remedy: str, by: str
+) -> None:
+    if "python" in line:
+        report = "sys.exit(f'Traceback:\\n  File x\\nModuleNotFoundError: {text}')"
+        if by == "reply":
+            report = "print(json.dumps({'status': 'failed', 'message': text})), sys.exit(1)"
+        source = f'import json, sys\ntext = "No module named {module!r}"\n{report}\n'
+    elif by == "stderr":
+        source = f"echo \"ImportError: No module named '{module}'\" >&2; exit 1\n"
+    else:
+        source = f'echo \'{{"status":"failed","message":"No module named \'\\\'{module}\\\'\'"}}\'; exit 1\n'
+    servo.add_script("01a", f"{line}\n{source}")
+    (problem,) = checked(servo)["problems"]
+    assert problem["remedy"] == f"install {remedy}"
+
+
+def test_a_missing_pyyaml_is_a_problem_with_the_command_that_installs_it(servo: ServoDirectory) -> None:
+    servo.add("01a", "plain")
+    servo.configure("agg: {grace: 5}")
+    (problem,) = checked(servo, env=without_modules(servo, "yaml"))["problems"]
+    assert problem["what"].endswith("but PyYAML is missing")
+    assert re.fullmatch(
+        r"install PyYAML: \S+ -m pip install PyYAML; every operation fails until then", problem["remedy"]
+    )
 
 
 def test_ignored_files_are_remarks(servo: ServoDirectory) -> None:
@@ -522,7 +563,7 @@ def test_a_missing_psutil_is_a_problem_beside_the_others(servo: ServoDirectory) 
     failing, missing = final["problems"]
     assert failing["drivers"] == ["02b"]
     assert missing["drivers"] == []
-    assert re.search(r"the Python package psutil.*-m pip install --upgrade psutil$", missing["what"])
+    assert re.search(r"the Python package psutil.*is missing or broken \(.*\)$", missing["what"])
     assert missing["remedy"].endswith("-m pip install --upgrade psutil; every adjust fails until then")
     assert [row["verdict"] for row in final["drivers"]] == ["ok", "exit-status"]
 

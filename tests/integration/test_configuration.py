@@ -134,7 +134,7 @@ def test_io_timeout_of_the_section_applies_without_the_variable(servo: ServoDire
 def test_on_failure_decides_whether_further_drivers_start(
     servo: ServoDirectory, section: str, statuses: list[str]
 ) -> None:
-    """SPEC 7.7."""
+    """SPEC 7.21."""
     names = ["01", "02", "03", "04"]
     for name, kind in zip(names, ["plain", "exit3", "plain", "crash"]):
         servo.add(name, kind)

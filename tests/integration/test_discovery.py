@@ -122,7 +122,7 @@ def test_the_servo_directory_is_the_current_directory(
 
 
 def test_without_a_driver_an_adjust_of_null_settings_is_ok(servo: ServoDirectory) -> None:
-    """SPEC 7.3: a setting that is null counts as not given."""
+    """SPEC 7.10: a setting that is null counts as not given."""
     request = {"application": {"components": {"web": {"settings": {"cpu": None}}}}}
     completed = servo.run("app", input=request)
     assert completed.returncode == 0, completed

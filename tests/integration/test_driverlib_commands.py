@@ -1,4 +1,4 @@
-"""SPEC 12: commands that a driver runs by the driver library."""
+"""SPEC 12.14-12.18: commands that a driver runs by the driver library."""
 
 from __future__ import annotations
 

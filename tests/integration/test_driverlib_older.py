@@ -1,4 +1,4 @@
-"""SPEC 12: encoders, and drivers that were written for the older library."""
+"""SPEC 12.2, 12.12, 12.13: encoders, and drivers that were written for the older library."""
 
 from __future__ import annotations
 

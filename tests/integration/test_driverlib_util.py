@@ -1,4 +1,4 @@
-"""SPEC 12: the driver library `util`: a driver that runs a driver."""
+"""SPEC 12.19-12.23: the driver library `util`: a driver that runs a driver."""
 
 from __future__ import annotations
 

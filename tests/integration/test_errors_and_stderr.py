@@ -1,4 +1,4 @@
-"""SPEC 13: what is kept and shown of the stderr of drivers."""
+"""SPEC 13.7-13.10: what is kept and shown of the stderr of drivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 4, 8, 13: however much drivers print, nothing is lost or blocked, and memory stays bounded."""
+"""SPEC 8.10-8.12: however much drivers print, nothing is lost or blocked, and memory stays bounded."""
 
 from __future__ import annotations
 

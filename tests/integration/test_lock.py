@@ -1,4 +1,4 @@
-"""SPEC 10: the lock of a servo directory."""
+"""SPEC 10.66-10.78: the lock of a servo directory."""
 
 from __future__ import annotations
 

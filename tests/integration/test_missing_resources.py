@@ -1,4 +1,4 @@
-"""SPEC 1, 4, 10: other systems, and machines that refuse something, simulated by a sitecustomize.
+"""SPEC 1.1, 4, 10: other systems, and machines that refuse something, simulated by a sitecustomize.
 
 The drivers inherit the sitecustomize; those here are sh scripts, which it does not affect.
 """

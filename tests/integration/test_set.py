@@ -1,4 +1,4 @@
-"""SPEC 14: `--set COMPONENT.SETTING=VALUE` instead of stdin, and the help."""
+"""SPEC 14.21-14.23, 14.29: `--set COMPONENT.SETTING=VALUE` instead of stdin, and the help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 13, 14: what a terminal shows."""
+"""SPEC 13.8, 14.31-14.37: what a terminal shows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pyte
 import pytest
 
+from servo_agg.output.tables import display_width
 from tests.support.processes import DeadlineError, environment
 from tests.support.sources import adjust_script, answer_script
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     Terminals = Callable[[int], "Terminal"]
 
-HINT = b'adjust: waiting for settings on stdin, {"application":'
+HINT = b"adjust: waiting for settings on stdin,"
 
 BAR = re.compile(r"\[[#.]+\] +(\d+) %")
 
@@ -231,10 +232,10 @@ def test_an_adjust_with_stderr_on_a_terminal_and_stdout_elsewhere_shows_a_bar(
         (servo.path / f"seen.{percent}").touch()
     assert run.finish() == 0
     assert terminal.lines == [
-        *(f"01talks: warning: the caf\\xe9 is closed, {percent}" for percent in PERCENTAGES),
-        r"[##########################] 100 %  02gr\xf6\xdfe-with-a-..its-deployment: done",
+        *(f"01talks: warning: the café is closed, {percent}" for percent in PERCENTAGES),
+        "[##########################] 100 %  02größe-with-a-rather..its-deployment: done",
     ]
-    shown = [int(percent) for percent in BAR.findall(terminal.bytes.decode("ascii"))]
+    shown = [int(percent) for percent in BAR.findall(terminal.bytes.decode())]
     assert shown == sorted(shown)
     assert {0, 10, 20, 30, 40, 50, 100} <= set(shown)
     assert json.loads(run.out().splitlines()[-1])["status"] == "ok"
@@ -273,7 +274,7 @@ def test_the_bar_is_one_line_on_any_terminal(
     assert len(bar) < columns
     assert b"\x1b" not in terminal.bytes
     text = re.sub(r"\s", "", "".join(terminal.lines))
-    assert text.count("caf\\xe9isclosed,") == 4
+    assert text.count("caféisclosed,") == 4
 
 
 @pytest.mark.parametrize(("before", "after"), [(200, 30), (40, 120)])
@@ -343,6 +344,162 @@ def test_sigint_ends_a_run_that_waits_for_stdin(servo: ServoDirectory, terminals
     run.process.send_signal(signal.SIGINT)
     assert run.finish() == 128 + signal.SIGINT
     assert servo.log() == []
+
+
+# Characters and widths.
+
+ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+# Of a name: letters, a wide character, an override of the direction of text, and a byte that is not UTF-8.
+NAME = b"01\xc3\xbc\xe5\x90\x8d\xe2\x80\xae\xff"
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "text"),
+    [
+        ({"LC_ALL": "C.UTF-8"}, r"01ü名\u202e\udcff", r"größe \x1b[31m\u202e" + "\ufffd"),
+        # Python takes UTF-8 for the locale C.
+        ({"LC_ALL": "C"}, r"01ü名\u202e\udcff", r"größe \x1b[31m\u202e" + "\ufffd"),
+        (
+            ASCII_LOCALE,
+            r"01\udcc3\udcbc\udce5\udc90\udc8d\udce2\udc80\udcae\udcff",
+            r"gr\xf6\xdfe \x1b[31m\u202e\ufffd",
+        ),
+    ],
+    ids=["UTF-8", "C", "ASCII"],
+)
+def test_names_and_messages_are_shown_as_they_are_where_the_terminal_can_show_them(
+    servo: ServoDirectory, terminals: Terminals, env: dict[str, str], name: str, text: str
+) -> None:
+    source = adjust_script(
+        """\
+        cat >/dev/null
+        printf 'größe \\033[31m\\342\\200\\256\\377\\n' >&2
+        echo '{"status":"ok"}'
+        """
+    )
+    servo.add_script(os.fsdecode(NAME), source)
+    terminal = terminals(120)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", "--timings", env=env)
+    assert run.finish() == 0
+    stderr, bar, head, *rows, _ = terminal.lines
+    # A wide character takes two cells of the screen, of which the second is empty.
+    assert stderr == f"{name}: {text}"
+    assert bar.endswith(f"100 %  {name}: done")
+    assert all(row.startswith(name) for row in rows)
+    starts = [terminal.column_of(2, "phase"), terminal.column_of(3, "query"), terminal.column_of(4, "adjust")]
+    assert len(set(starts)) == 1, (head, rows)
+    run = Session(servo, terminal, "", "app", "--set", "web.cpu=4", "-v", "--timings", env=env)
+    assert run.finish() == 0
+    assert run.err().isascii()
+    assert run.out().isascii()
+
+
+@pytest.mark.parametrize(
+    ("env", "shown"), [({}, "ü\\u202e"), (ASCII_LOCALE, "\\xfc\\u202e")], ids=["UTF-8", "ASCII"]
+)
+def test_versions_are_shown_as_they_are_where_the_terminal_can_show_them(
+    servo: ServoDirectory, terminals: Terminals, env: dict[str, str], shown: str
+) -> None:
+    servo.add("01a", "plain", version="ü\u202e")
+    terminal = terminals(80)
+    assert Session(servo, terminal, "1", "-V", env=env).finish() == 0
+    assert terminal.lines == [f"aggregator 2.0.0 ({shown})"]
+    run = Session(servo, terminal, "", "-V", env=env)
+    assert run.finish() == 0
+    assert run.out() == b"aggregator 2.0.0 (\\xfc\\u202e)\n"
+
+
+def test_the_bar_with_wide_characters_is_one_line(servo: ServoDirectory, terminals: Terminals) -> None:
+    servo.add_script("01名前の長いドライバーの名前の長いドライバー", TALKING)
+    terminal = terminals(50)
+    run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4")
+    assert run.finish() == 0
+    (bar,) = bars(terminal)
+    assert terminal.lines[-1] == bar
+    assert "01名" in bar
+    assert bar.endswith(": done")
+
+
+def unwrapped(lines: list[str]) -> str:
+    """Return the text of lines, with one blank in place of each indented line break."""
+    return re.sub(r"( \\)?\n +", " ", "\n".join(lines))
+
+
+@pytest.mark.parametrize("columns", [20, 33, 80])
+def test_a_check_is_wrapped_to_the_terminal(
+    servo: ServoDirectory, terminals: Terminals, columns: int
+) -> None:
+    for name in ("01größe", "02b"):
+        servo.add(name, "plain", component=name)
+        (servo.drivers / name).chmod(0o777)
+    servo.configure("agg: {serial: ['99*']}")
+    (servo.drivers / "03 日本 c").touch()
+    terminal = terminals(columns)
+    assert Session(servo, terminal, "1", "--check").finish() == 1
+    lines = terminal.bytes.decode().replace("\r\n", "\n").splitlines()
+    text = lines[lines.index("") + 1 :]
+    # Only a single word can be wider.
+    assert all(display_width(line) <= columns or " " not in line.strip() for line in text)
+    run = Session(servo, terminal, "", "--check")
+    assert run.finish() == 1
+    whole = run.out().decode()
+    assert not re.search("^ {5}", whole, re.MULTILINE)
+    start = whole.index("\nproblem 1")
+    # Without a terminal each problem, remedy and remark is one line.
+    expected = re.sub(r"\n +", " ", whole[start:])
+    assert unwrapped(lines).partition("\nproblem 1")[2] == expected.partition("\nproblem 1")[2].rstrip("\n")
+
+
+def test_a_wrapped_command_can_be_copied(servo: ServoDirectory, terminals: Terminals) -> None:
+    names = ["01 a driver", "02b", "03 another driver"]
+    for name in names:
+        (servo.drivers / name).write_text("#!/bin/sh\n", encoding="utf-8")
+    terminal = terminals(40)
+    assert Session(servo, terminal, "1", "--check").finish() == 1
+    text = terminal.bytes.decode().replace("\r\n", "\n")
+    command = text[text.index("chmod") :].partition("\n\n")[0]
+    assert "\n" in command
+    subprocess.run(["sh", "-c", command], cwd=servo.path, check=True)
+    assert all(os.access(servo.drivers / name, os.X_OK) for name in names)
+
+
+@pytest.mark.parametrize("columns", [24, 60])
+def test_a_plan_is_wrapped_to_the_terminal(servo: ServoDirectory, terminals: Terminals, columns: int) -> None:
+    servo.add("01a", "plain", component="web")
+    for number in range(2, 9):
+        servo.add(f"0{number}größe", "plain", component=f"c{number}")
+    terminal = terminals(columns)
+    run = Session(servo, terminal, "12", "--plan", "app", "--set", "web.cpu=100")
+    assert run.finish() == 1
+    assert all(display_width(line) <= columns for line in terminal.lines)
+    names = ", ".join(f"0{number}größe" for number in range(2, 9))
+    assert f"not run (the input has no setting for them): {names}" in unwrapped(terminal.lines)
+    refused = terminals(columns)
+    run = Session(servo, refused, "12", "--plan", "app", "--set", "c99.cpu=4")
+    assert run.finish() == 1
+    assert all(display_width(line) <= columns for line in refused.lines)
+    assert refused.lines[0].startswith("adjust: ")
+    assert all(line.startswith("    ") for line in refused.lines[1:])
+    run = Session(servo, refused, "", "--plan", "app", "--set", "c99.cpu=4")
+    assert run.finish() == 1
+    assert run.err().decode("ascii").encode().decode("unicode_escape") == unwrapped(refused.lines) + "\n"
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_a_usage_error_is_wrapped_to_the_terminal(
+    servo: ServoDirectory, terminals: Terminals, columns: int
+) -> None:
+    terminal = terminals(columns)
+    words = ["--foo", "an application", "größe"]
+    assert Session(servo, terminal, "2", *words).finish() == 2
+    assert all(display_width(line) <= columns for line in terminal.lines)
+    assert terminal.lines[0].startswith("usage: adjust [OPTION ...]")
+    run = Session(servo, terminal, "", *words)
+    assert run.finish() == 2
+    *usage, error = run.err().decode().splitlines()
+    assert len(usage) == 3
+    assert unwrapped(terminal.lines).endswith(error)
 
 
 # The status line.
@@ -468,7 +625,8 @@ def test_only_terminals_with_colours_get_colours(servo: ServoDirectory, terminal
     fill(servo)
 
     def checked(on: str, **env: str) -> bytes:
-        terminal = terminals(200)
+        # Wide enough for the path of the servo directory, so that no line is wrapped.
+        terminal = terminals(2000)
         run = Session(servo, terminal, on, "--check", "app", env=env)
         assert run.finish() == 1
         return terminal.bytes.replace(b"\r\n", b"\n") if on else run.out()

@@ -1,4 +1,4 @@
-"""SPEC 11, 14: `--timings` and the `log` show what each driver did and when."""
+"""SPEC 11.15-11.18, 14.26: `--timings` and the `log` show what each driver did and when."""
 
 from __future__ import annotations
 
@@ -61,10 +61,15 @@ def shown(stderr: bytes) -> Shown:
     return Shown(rows, bars, len(lines[start]) - axis, float(ending[1]), float(ending[2]))
 
 
-def logged(servo: ServoDirectory, name: str = "run.log") -> list[Line]:
+def all_logged(servo: ServoDirectory, name: str = "run.log") -> list[Line]:
     text = (servo.path / name).read_text(encoding="ascii")
     assert text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def logged(servo: ServoDirectory, name: str = "run.log") -> list[Line]:
+    """Return the lines of drivers."""
+    return [line for line in all_logged(servo, name) if line["phase"] != "run"]
 
 
 def figures(lines: list[Line]) -> list[tuple[str, str, float, str]]:
@@ -93,7 +98,7 @@ RUNS: list[tuple[list[str], bytes, set[str], bool]] = [
     (["--version"], b"", {"info"}, False),
     (["app"], REQUEST, {"query", "adjust"}, False),
     (["app", "--set", "web.cpu=4"], b"", {"query"}, True),
-    (["--check", "app", "--json"], b"", {"info", "query"}, True),
+    (["--check", "app"], b"", {"info", "query"}, True),
     (["--plan", "app"], REQUEST, {"query"}, False),
 ]
 """Command line, stdin, the phases of drivers, and whether a driver fails in them."""
@@ -174,6 +179,7 @@ def test_a_line_of_the_log_has_these_keys_and_values(servo: ServoDirectory) -> N
     for line in lines:
         assert list(line) == [
             "time",
+            "run",
             "application",
             "driver",
             "phase",
@@ -181,6 +187,8 @@ def test_a_line_of_the_log_has_these_keys_and_values(servo: ServoDirectory) -> N
             "seconds",
             "status",
             "reason",
+            "message",
+            "exit",
             "signals",
         ]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
@@ -188,7 +196,8 @@ def test_a_line_of_the_log_has_these_keys_and_values(servo: ServoDirectory) -> N
         assert before - 0.1 <= moment <= after + 0.1
         assert isinstance(line["start"], float)
         assert isinstance(line["seconds"], float)
-        assert (line["status"], line["reason"], line["signals"]) == ("ok", "success", [])
+        assert (line["status"], line["reason"], line["message"]) == ("ok", "success", "")
+        assert (line["exit"], line["signals"]) == (0, [])
 
 
 def test_failures_are_logged_with_their_reasons(servo: ServoDirectory) -> None:
@@ -196,11 +205,14 @@ def test_failures_are_logged_with_their_reasons(servo: ServoDirectory) -> None:
     servo.add("01a", "exit3", when="info")
     servo.add_script("02b", "#!/nowhere\n")
     servo.add("03c", "malformed", when="info")
+    servo.add("04d", "crash", when="info")
     servo.run("--info")
-    assert sorted((line["driver"], line["status"], line["reason"]) for line in logged(servo)) == [
-        ("01a", "failed", "exit-status"),
-        ("02b", "failed", "cannot-start"),
-        ("03c", "failed", "malformed"),
+    lines = logged(servo)
+    assert sorted((line["driver"], line["status"], line["reason"], str(line["exit"])) for line in lines) == [
+        ("01a", "failed", "exit-status", "3"),
+        ("02b", "failed", "cannot-start", "None"),
+        ("03c", "failed", "malformed", "0"),
+        ("04d", "failed", "signal", "SIGSEGV"),
     ]
 
 
@@ -328,7 +340,7 @@ def test_the_log_is_appended_to_relative_to_the_servo_directory(servo: ServoDire
     (servo.path / "logs").mkdir()
     servo.configure("agg: {log: logs/run.log}")
     servo.add("01a", "plain")
-    (servo.path / "logs" / "run.log").write_text('{"driver":"before"}\n', encoding="ascii")
+    (servo.path / "logs" / "run.log").write_text('{"driver":"before","phase":"query"}\n', encoding="ascii")
     for _ in range(2):
         completed: Completed = servo.run("--info")
         assert completed.returncode == 0
@@ -412,13 +424,6 @@ def test_a_signal_ends_a_run_whose_log_hangs(servo: ServoDirectory) -> None:
         assert running.finish(30).returncode == 128 + signal.SIGTERM
 
 
-def test_a_log_that_hangs_does_not_delay_a_run_without_drivers(servo: ServoDirectory) -> None:
-    servo.configure("agg: {log: run.log}")
-    completed = servo.run("--query", "app", env=sitecustomize(servo, SLOW_LOG), timeout=30)
-    assert completed.returncode == 0
-    assert b"cannot be written" not in completed.stderr
-
-
 def test_a_line_after_an_incomplete_one_begins_on_a_new_line(servo: ServoDirectory) -> None:
     servo.configure("agg: {log: run.log}")
     servo.add("01a", "plain", component="web")
@@ -427,7 +432,7 @@ def test_a_line_after_an_incomplete_one_begins_on_a_new_line(servo: ServoDirecto
         assert servo.run("--query", "app").returncode == 0
     torn, *lines = (servo.path / "run.log").read_text(encoding="ascii").splitlines()
     assert torn == '{"driver":"tor'
-    assert [json.loads(line)["driver"] for line in lines] == ["01a", "01a"]
+    assert [json.loads(line)["phase"] for line in lines] == ["query", "run"] * 2
 
 
 TORN = """
@@ -470,6 +475,142 @@ def test_after_a_full_disk_later_lines_are_whole(servo: ServoDirectory, *, reada
         os.close(reader)
     assert completed.returncode == 0
     assert b"not all lines of this run are in it" in completed.stderr
-    torn, last = text.splitlines()
+    torn, *rest = text.splitlines()
     assert len(torn) == 20
-    assert json.loads(last)["phase"] == "adjust"
+    assert [json.loads(line)["phase"] for line in rest] == ["adjust", "run"]
+
+
+# The line of the run.
+
+
+def last_run(servo: ServoDirectory) -> Line:
+    """Return the last line of the log, which must be that of a run."""
+    line = all_logged(servo)[-1]
+    assert line["phase"] == "run"
+    return line
+
+
+def outcome_of(line: Line) -> tuple[object, ...]:
+    return (line["command"], line["status"], line["reason"], line["exit"], line.get("settings"))
+
+
+TWO = b'{"application":{"components":{"web":{"settings":{"cpu":{"value":4},"mem":null}}}}}'
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "outcome"),
+    [
+        (["--query", "app"], b"", ("query", "ok", "success", 0, None)),
+        (["--info"], b"", ("info", "ok", "success", 0, None)),
+        (["--version"], b"", ("version", "ok", "success", 0, None)),
+        (["--check", "--json"], b"", ("check", "ok", "success", 0, None)),
+        (["--plan", "app"], TWO, ("plan", "ok", "success", 0, {"web.cpu": 4})),
+        (["app"], TWO, ("adjust", "ok", "success", 0, {"web.cpu": 4})),
+        (["app", "--set", "web.cpu=4"], b"", ("adjust", "ok", "success", 0, {"web.cpu": 4})),
+        (["app"], b"[]", ("adjust", "failed", "bad-input", 1, None)),
+        (
+            ["app"],
+            b'{"application":{"components":{"db":{"settings":{"cpu":{"value":4}}}}}}',
+            ("adjust", "failed", "unknown-settings", 1, {"db.cpu": 4}),
+        ),
+        (["--query", "bad"], b"", ("query", "failed", "unstable", 1, None)),
+    ],
+    ids=str,
+)
+def test_the_last_line_of_a_run_is_about_the_run(
+    servo: ServoDirectory, words: list[str], given: bytes, outcome: tuple[object, ...]
+) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01web", "plain", component="web")
+    servo.add_script(
+        "02bad",
+        """\
+        #!/bin/sh
+        [ "$2" != bad ] || { echo '{"status":"failed","reason":"unstable","message":"no"}'; exit 1; }
+        case $1 in --info) echo '{"version":"1"}';; *) echo '{"application":{}}';; esac
+        """,
+    )
+    completed = servo.run(*words, input=given)
+    line = last_run(servo)
+    assert outcome_of(line) == outcome
+    assert line["message"] == (completed.reply["message"] if outcome[1] == "failed" else "")
+    assert line["application"] == next((word for word in words if word in ("app", "bad")), None)
+    assert line["seconds"] > 0
+    # All lines of a run have its id, and no other run has it.
+    ids = {line["run"] for line in all_logged(servo)}
+    assert len(ids) == 1
+    servo.run("--info")
+    assert len({line["run"] for line in all_logged(servo)} - ids) == 1
+
+
+def test_a_run_that_a_signal_has_ended_is_logged_with_it(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "silent", when="query")
+    with servo.start("--query", "app") as program:
+        servo.pids("01a", "leader")
+        program.send_signal(signal.SIGTERM)
+        program.finish()
+    line = last_run(servo)
+    assert outcome_of(line) == ("query", "terminated", "SIGTERM", 128 + signal.SIGTERM, None)
+    assert line["message"].startswith("terminated by SIGTERM; 01a had not answered --query for ")
+
+
+def test_messages_and_settings_in_the_log_are_bounded(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    settings = {f"s{number}": {"value": "x" * 10_000} for number in range(300)}
+    description = {"application": {"components": {"web": {"settings": settings}}}}
+    (servo.path / "description").write_text(json.dumps(description), encoding="ascii")
+    servo.add_script(
+        "01a",
+        """\
+        #!/bin/sh
+        [ "$1" = --query ] && exec cat description
+        cat >/dev/null
+        printf '{"status":"failed","message":"%0100000d"}\\n' 0
+        exit 1
+        """,
+    )
+    assert servo.run("app", input=json.dumps(description).encode()).returncode == 1
+    *_, driver, run = all_logged(servo)
+    assert len(driver["message"]) <= 1024
+    assert len(run["message"]) <= 1024
+    assert len(run["settings"]) == 256
+    assert {len(value) for value in run["settings"].values()} == {256 + len("...")}
+
+
+def test_a_log_can_be_renamed_while_runs_go_on(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain")
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for number in range(10):
+            runs.append(stack.enter_context(servo.start("--query", f"app{number}")))
+            wait_until((servo.path / "run.log").exists, 30, "the log")
+            (servo.path / "run.log").rename(servo.path / f"run.log.{number}")
+        assert [run.finish().returncode for run in runs] == [0] * 10
+    names = [path.name for path in servo.path.glob("run.log*")]
+    lines = [line for name in names if (servo.path / name).stat().st_size for line in all_logged(servo, name)]
+    assert sorted((line["application"], line["phase"]) for line in lines) == sorted(
+        (f"app{number}", phase) for number in range(10) for phase in ("query", "run")
+    )
+
+
+# Timings as JSON.
+
+
+@pytest.mark.parametrize("words", [["--query", "app"], ["--check", "app"]], ids=" ".join)
+def test_timings_can_be_one_json_object(servo: ServoDirectory, words: list[str]) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "slow", component="web", seconds=0.2)
+    servo.add("02b", "exit3", component="db", when="query")
+    completed = servo.run(*words, "--timings", "--json")
+    timings = json.loads(completed.stderr.splitlines()[-1])
+    assert list(timings) == ["total", "sequential", "records"]
+    assert all(
+        list(record) == ["driver", "phase", "start", "seconds", "status"] for record in timings["records"]
+    )
+    rows = [(row["driver"], row["phase"], row["seconds"], row["status"]) for row in timings["records"]]
+    assert sorted(rows) == sorted(figures(logged(servo)))
+    assert timings["sequential"] >= 0.2
+    assert timings["total"] <= completed.seconds
+    assert completed.reply

@@ -1,4 +1,4 @@
-"""SPEC 10: the watchdog stops the drivers when the aggregator is killed."""
+"""SPEC 10.53-10.65: the watchdog stops the drivers when the aggregator is killed."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ OBJECTS_LIMIT = 160 * MIB
 """The same where millions of bytes must be held as objects of Python, to be merged."""
 
 LINE_LIMIT = 4 * MIB
-"""Bytes of the longest line that a driver may print (SPEC 4)."""
+"""Bytes of the longest line that a driver may print (SPEC 4.6)."""
 
 _SETTINGS = """'{"application":{"components":{"'${0##*/}'":{"settings":{"cpu":{"value":2}}"""
 _END = "}}}}"

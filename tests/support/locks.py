@@ -1,4 +1,4 @@
-"""Locks of servo directories (SPEC 10)."""
+"""Locks of servo directories (SPEC 10.66-10.76)."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ DEADLINE = 60.0
 
 
 def on_stderr(text: object) -> str:
-    """Return a text as stderr shows it, which is ASCII (SPEC 5)."""
+    """Return a text as stderr shows it, which is ASCII (SPEC 5.3)."""
     return str(text).encode("ascii", "backslashreplace").decode()
 
 
@@ -137,9 +137,10 @@ class StartOptions(TypedDict, total=False):
 class Program:
     """A running `./adjust`. The context kills its session at the end if it still runs."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], started: float) -> None:
+        """Create one. `started`: a moment before its start, in monotonic seconds."""
         self.process = process
-        self._started = time.monotonic()
+        self._started = started
 
     def __enter__(self) -> Self:
         return self
@@ -245,6 +246,7 @@ class ServoDirectory:
                 f'{options.get("before", "")}\nexec {shlex.join(words)} "$@" {options.get("redirect", "")}'
             )
             words = ["/bin/sh", "-c", script, "sh"]
+        started = time.monotonic()
         program = Program(
             subprocess.Popen(
                 [*options.get("prefix", ()), *words, *args],
@@ -256,7 +258,8 @@ class ServoDirectory:
                 pass_fds=options.get("pass_fds", ()),
                 umask=options.get("umask", -1),
                 start_new_session=True,
-            )
+            ),
+            started,
         )
         if input is not None and program.process.stdin is not None:
             program.write(_encoded(input))

@@ -63,6 +63,10 @@ def test_other_forms_are_left_to_argparse(words: list[str]) -> None:
             ["--only", "01*", "--info", "--only=02*"],
             {"operation": "info", "only": ["01*", "02*"]},
         ),
+        (
+            ["--query", "app", "--timings", "--json"],
+            {"operation": "query", "application": "app", "timings": True, "json": True},
+        ),
         (["--no-such-option", "--help"], {"operation": "help"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -133,7 +137,7 @@ NO_DASH = "(APP must not begin with a dash)"
         ),
         (
             ["--query", "app", "--json"],
-            "--json is allowed only with --check or --plan; other answers are JSON anyway",
+            "--json is allowed only with --check, --plan or --timings; other answers are JSON anyway",
         ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -1,4 +1,4 @@
-"""SPEC 14: a check finds files and directories that any user may write to."""
+"""SPEC 14.12, 14.13: a check finds files and directories that any user may write to."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def directory_of_a_link(servo: Path) -> Opened:
 def closing(directory: Path) -> str:
     """Return the remedy for a directory on the path to a file."""
     word = quote(str(directory))
-    return f"chmod o-w {word}; or chmod +t {word}, if others must be able to write there"
+    return f"chmod o-w {word}; or, if other users must be able to write there: chmod +t {word}"
 
 
 def linked_configuration(servo: Path) -> Opened:

@@ -64,7 +64,7 @@ def variable(name: str, value: str | None) -> dict[str, str]:
     return {} if value is None else {name: value}
 
 
-# The listing of adjust.d (SPEC 2).
+# The listing of adjust.d (SPEC 2.1-2.6).
 
 
 def test_drivers_are_the_executable_files_in_the_order_of_their_names_as_bytes(directory: Directory) -> None:
@@ -161,7 +161,7 @@ def test_without_adjust_d_the_message_names_the_directory(
     assert str(raised.value) == message.format(directory.drivers)
 
 
-# The timeout (SPEC 9).
+# The timeout (SPEC 9.1-9.4).
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_aggregator_inside_an_aggregator_times_out_first(empty: Path, seconds
         assert inner.limit < outer.limit
 
 
-# What drivers get (SPEC 3), and how much of their stderr is shown (SPEC 13).
+# What drivers get (SPEC 3.8), and how much of their stderr is shown (SPEC 13.9).
 
 LIBRARY = str(Path(servo_agg.__file__).parent / "driverlib")
 

@@ -1,4 +1,4 @@
-"""SPEC 11: reading config.yaml, as far as its content does not matter."""
+"""SPEC 11.6-11.9: reading config.yaml, as far as its content does not matter."""
 
 from __future__ import annotations
 

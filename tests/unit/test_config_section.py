@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from servo_agg.config_schema import KEYS
@@ -240,25 +240,14 @@ NOT_YAML = "config.yaml is not valid YAML"
             ),
         ),
         # Not YAML.
-        ("agg: {parallel: 1\n", f"{NOT_YAML}: the {{ in line 1 is not closed (line 2, column 1)"),
-        ("agg: {log: 'a\n", f"{NOT_YAML}: the ' in line 1 is not closed (line 2, column 1)"),
-        ("agg:\n\tgrace: 1\n", f"{NOT_YAML}: line 2 is indented with a tab; YAML needs spaces"),
+        ("agg: {grace: 1}\nother: [\n", f"{NOT_YAML} at line 3, column 1"),
+        ("agg: {grace: 1}\nx: \x00\n", f"{NOT_YAML}: line 2 has a control character; remove it"),
+        ("k8s: \x07\nagg: {parallel: 1}\n", f"{NOT_YAML}: line 1 has a control character; remove it"),
         ("k8s:\n \tkey: SECRET\nagg: {}\n", f"{NOT_YAML}: line 2 is indented with a tab; YAML needs spaces"),
         (
-            "agg:\n  log: @x\n",
-            f"{NOT_YAML}: a value must not begin with @; put it in quotes (line 2, column 8): '  log: @x'",
+            "k8s: [SECRET\nlist: b\nagg: {}\n",
+            f"{NOT_YAML} at line 2, column 5, in the part that starts at line 1",
         ),
-        (
-            "agg:\n  log: a: b\n",
-            f"{NOT_YAML}: a value that contains \": \" must be in quotes (line 2, column 9): '  log: a: b'",
-        ),
-        (
-            "agg:\n  grace: 1\n serial: []\n",
-            f"{NOT_YAML}: its indentation matches no line above it (line 3, column 2): ' serial: []'",
-        ),
-        ("agg: {grace: 1}\nother: [\n", f"{NOT_YAML}: see line 3, column 1"),
-        ("agg: {grace: 1}\nx: \x00\n", f"{NOT_YAML}: line 2 has a control character"),
-        ("k8s: \x07\nagg: {parallel: 1}\n", f"{NOT_YAML}: line 1 has a control character"),
         # Aliases, merges and patterns.
         ("agg: *nobody", "config.yaml, line 1, column 6: no anchor above has the name of this alias"),
         ("k8s: agg\n<<: 3\n", "config.yaml, line 2: << must be given mappings"),
@@ -283,7 +272,7 @@ NOT_YAML = "config.yaml is not valid YAML"
         ),
         ("k8s: &k8s SECRET\nagg: *k8s\n", f"config.yaml, line 1: {NO_MAPPING}"),
         *(
-            (f"k8s:\n  password: {value}\nagg: {{grace: 1}}\n", f"{NOT_YAML}: see line 2, column 13")
+            (f"k8s:\n  password: {value}\nagg: {{grace: 1}}\n", f"{NOT_YAML} at line 2, column 13")
             for value in ("@SECRET", "`SECRET", "%SECRET", "!SECRET!x y")
         ),
     ],
@@ -291,6 +280,95 @@ NOT_YAML = "config.yaml is not valid YAML"
 )
 def test_a_section_that_cannot_be_read_is_refused_with_this_message(text: str, message: str) -> None:
     assert refusal(text) == message
+
+
+SYNTAX_ERRORS = [
+    # Tabs.
+    ("\tgrace: 5", 2, "is indented with a tab; YAML needs spaces"),
+    ("  grace: 5\n\tparallel: 3", 3, "is indented with a tab; YAML needs spaces"),
+    ("  serial:\n\t- a", 3, "is indented with a tab; YAML needs spaces"),
+    # Colons.
+    ("  grace 5\n  parallel: 3", 2, "has no colon after the key; write KEY: VALUE"),
+    ("  parallel: 3\n  grace", 3, "has no colon after the key; write KEY: VALUE"),
+    ("  grace = 5\n  parallel: 3", 2, "has no colon after the key; write KEY: VALUE"),
+    ("  parallel: 3\n  grace 5\nk8s: SECRET", 3, "has no colon after the key; write KEY: VALUE"),
+    ("  grace:5\n  parallel: 3", 2, "has no space after the colon; write KEY: VALUE"),
+    ("  parallel: 3\n  grace:5\n  log: x", 3, "has no space after the colon; write KEY: VALUE"),
+    ("  log: a: b", 2, "has a second colon; put the value in quotes, or each key on its own line"),
+    # Quotes and brackets.
+    ('  log: "x\n  grace: 5', 2, 'has a " that is not closed'),
+    ("  grace: 5\n  log: 'x", 3, "has a ' that is not closed"),
+    ("  serial: [a, b\n  grace: 5", 2, "has a [ that is not closed"),
+    ("  serial: [a, b\nk8s: [SECRET]", 2, "has a [ that is not closed"),
+    ("  serial: [{a, b]", 2, "has a { that is not closed"),
+    ("  serial: ['a' 'b']", 2, "needs a comma or quotes at column 16"),
+    ("  log: 'it's'", 2, "has text after a closing quote; put the whole value in quotes"),
+    ("  serial: ['a'-*, b]", 2, "has text after a closing quote; put the whole value in quotes"),
+    ('  log: "C:\\path"', 2, "has an unknown escape sequence in double quotes; use single quotes"),
+    *(
+        (f"  serial: [a, {first}x]", 2, f"has a value that begins with {first}; put it in quotes")
+        for first in "@`%"
+    ),
+    ("  serial: [*]", 2, "has a value that begins with *; put it in quotes"),
+    ("  serial:\n  - *.k8s", 3, "has a value that begins with *; put it in quotes"),
+    ("  log: |x", 2, "has a value that begins with |; put it in quotes"),
+    # Indentation.
+    ("  grace: 5\n    parallel: 3", 3, "is indented more than line 2, which has a value"),
+    ("    grace: 5\n  parallel: 3", 3, "is indented differently from the lines above it"),
+    ("  serial: []\n    parallel: 3", 3, "is indented differently from the lines above it"),
+    ("  serial:\n    - a\n   - b", 4, "is indented differently from the lines above it"),
+    ("  serial: - a", 2, "has a list item after a key; write the list in brackets, such as ['k8s-*']"),
+]
+
+
+@pytest.fixture(params=["the parser in C", "the parser in Python"])
+def _parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "the parser in Python":
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+
+
+@pytest.mark.usefixtures("_parser")
+@pytest.mark.parametrize(("section", "line", "cause"), SYNTAX_ERRORS)
+def test_a_common_syntax_error_is_explained(section: str, line: int, cause: str) -> None:
+    text = f"k8s: {{}}\nagg:\n{section}\n"
+    quoted = "" if "tab" in cause else f": {text.splitlines()[line]!r}"
+    assert refusal(text) == f"{NOT_YAML}: line {line + 1} {cause}{quoted}".replace(
+        # The line that a cause refers to.
+        "than line 2",
+        "than line 3",
+    )
+
+
+@pytest.mark.usefixtures("_parser")
+@pytest.mark.parametrize(
+    ("section", "place"),
+    [
+        ("  log: ? x", "line 3, column 8: '  log: ? x'"),
+        ("  serial: [a]]", "line 3, column 14: '  serial: [a]]'"),
+        ("  grace: 5\n  - a", "line 4, column 3, in the part that starts at line 3: '  - a'"),
+    ],
+)
+def test_of_other_syntax_errors_the_place_is_named(section: str, place: str) -> None:
+    assert refusal(f"k8s: {{}}\nagg:\n{section}\n") == f"{NOT_YAML} at {place}"
+
+
+@pytest.mark.usefixtures("_parser")
+@given(st.text(st.sampled_from("agk :\n\t-[]{}\"'\\#&*!|>%@`,?ä\u2028"), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_accepted_or_refused_with_a_message(text: str) -> None:
+    with contextlib.suppress(BadConfiguration):
+        parse_section(f"agg:\n  {text}\nk8s: 1\n", None)
+
+
+@pytest.mark.usefixtures("_parser")
+@pytest.mark.parametrize(
+    "error", [section for section, _, cause in SYNTAX_ERRORS if "tab" not in cause and "k8s" not in section]
+)
+def test_a_line_outside_of_the_section_is_not_quoted(error: str) -> None:
+    message = refusal(f"agg: {{}}\nk8s:\n{error.replace('a', 'SECRET')}\n")
+    assert re.fullmatch(
+        NOT_YAML + r" at line \d+, column \d+(, in the part that starts at line \d+)?", message
+    )
 
 
 LONG = {

@@ -1,4 +1,4 @@
-"""SPEC 4: decoding the output of a driver, in blocks of any size."""
+"""SPEC 4.1-4.6: decoding the output of a driver, in blocks of any size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def contents(messages: Iterable[Message]) -> list[Any]:
 
 
 def expected_messages(stream: bytes, *, document: bool, unique: bool) -> list[tuple[str, str]]:
-    """Decode a whole output as SPEC 4 says: line by line, or else as one document."""
+    """Decode a whole output as SPEC 4.5 says: line by line, or else as one document."""
     lines = [line for line in stream.split(b"\n") if line.strip()]
     found = [plain(decode(line, unique_keys=unique)) for line in lines]
     bad = [index for index, (kind, _) in enumerate(found) if kind == "Malformed"]
@@ -51,7 +51,7 @@ def expected_messages(stream: bytes, *, document: bool, unique: bool) -> list[tu
     return found[: bad[0] + 1]
 
 
-# A whole output (SPEC 4).
+# A whole output (SPEC 4.1-4.6).
 
 
 @pytest.mark.parametrize("document", [False, True], ids=["lines", "document"])
@@ -168,7 +168,7 @@ def test_an_answer_that_is_malformed_is_quoted_from_its_first_bad_line_on() -> N
     assert message.reason == "printed a line that is not JSON: 'Traceback (most recent call last):\\n{}'"
 
 
-# The limit of 4 MiB (SPEC 4).
+# The limit of 4 MiB (SPEC 4.5, 4.6).
 
 
 def _padded(size: int) -> bytes:

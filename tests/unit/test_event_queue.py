@@ -1,4 +1,4 @@
-"""SPEC 8, 10: the queued output of drivers is bounded; other events are never refused and come first."""
+"""SPEC 8.11: the queued output of drivers is bounded; other events are never refused and come first."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ from tests.support.outputs import (
 MIB = 1 << 20
 
 
-# What a line is (SPEC 4).
+# What a line is (SPEC 4.2, 4.6).
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_valid_line_is_progress_exactly_when_it_has_progress_and_no_status(lin
     assert repr(message.body) == repr(content)
 
 
-# Messages to bytes (SPEC 5).
+# Messages to bytes (SPEC 5.1).
 
 
 @given(objects | keyed)
@@ -259,7 +259,7 @@ def test_an_object_becomes_one_compact_ascii_line_that_decodes_to_the_same(conte
     assert repr(message.body) == repr(content)
 
 
-# Words for people (SPEC 8, 13).
+# Words for people (SPEC 8.7, 13.2).
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SPEC 4, 7.8, 7.9, 13: the verdict on one driver, and the final object for all of them."""
+"""SPEC 4, 7.22-7.29, 13: the verdict on one driver, and the final object for all of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def outcome(
     return Outcome(name, message, end or ending(), adjusting=adjusting)
 
 
-# One driver (SPEC 4, 13).
+# One driver (SPEC 4.15-4.19, 13.5).
 
 
 OTHER = {"reason": "success", "message": "all well"}
@@ -185,7 +185,7 @@ def failed_reply(**more: Any) -> Object:
         # What it wrote to stderr.
         (None, HURT, "failed: exit-status", "exited with status 1, gave no reply; stderr: it hurts"),
         (failed_reply(message="no"), ending(0, stderr="it hurts"), "failed: unknown", "no; stderr: it hurts"),
-        # It was stopped for a signal that we got. SPEC 13 has a closed list of reasons.
+        # It was stopped for a signal that we got. SPEC 13.5 has a closed list of reasons.
         (
             None,
             ending(signal="SIGTERM", stopped_by="SIGTERM"),
@@ -298,7 +298,7 @@ def test_the_verdict_on_any_reply_is_that_of_the_contract(end: RunFacts, *, adju
     "end", [ending(signal="SIGTERM"), ending(0), ending(1)], ids=["died", "exit-0", "exit-1"]
 )
 def test_a_driver_stopped_for_another_one_has_no_failure_of_its_own(end: RunFacts) -> None:
-    """SPEC 6: those running may finish for 2 s more, then they are stopped (no failure of theirs)."""
+    """SPEC 6.8: those running may finish for 2 s more, then they are stopped (no failure of theirs)."""
     end = copy.copy(end)
     end.stop_cause = "failure"
     found = outcome(None, end, adjusting=False)
@@ -316,7 +316,7 @@ def test_a_malformed_driver_has_failed_though_it_was_stopped_for_another_one() -
 
 @pytest.mark.parametrize("adjusting", [True, False], ids=["adjust", "query"])
 def test_a_driver_that_succeeds_while_it_is_stopped_has_succeeded(*, adjusting: bool) -> None:
-    """SPEC 4: ok in the reply and exit status 0 are a success."""
+    """SPEC 4.15: ok in the reply and exit status 0 are a success."""
     end = ending(0, stopped_by="SIGTERM")
     found = outcome({"status": "ok", "reason": "success"}, end, adjusting=adjusting)
     assert (found.ok, found.status, found.reason) == (True, "ok", "success")
@@ -331,7 +331,7 @@ def test_a_success_can_be_turned_into_a_failure() -> None:
     assert not found.stopped_for_other
 
 
-# All drivers (SPEC 7.8, 7.9).
+# All drivers (SPEC 7.22-7.29).
 
 
 def failed(name: str, status: str, reason: str | None = None, message: str = "m") -> Outcome:

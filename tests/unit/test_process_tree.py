@@ -1,4 +1,4 @@
-"""SPEC 10: what a snapshot shows, which process a signal reaches, and what belongs to a tree."""
+"""SPEC 10.5-10.26: what a snapshot shows, which process a signal reaches, and what belongs to a tree."""
 
 from __future__ import annotations
 

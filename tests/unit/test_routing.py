@@ -1,4 +1,4 @@
-"""SPEC 14: the request that `--set COMPONENT.SETTING=VALUE` gives."""
+"""SPEC 14.21-14.23: the request that `--set COMPONENT.SETTING=VALUE` gives."""
 
 from __future__ import annotations
 

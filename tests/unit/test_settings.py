@@ -49,7 +49,7 @@ MEM = {"type": "range", "min": 1, "max": 64, "step": 1, "value": 4}
 KIND = {"type": "enum", "values": ["m5.large", "m5.xlarge"], "value": "m5.large"}
 
 
-# What a description is (SPEC 4).
+# What a description is (SPEC 4.10-4.13).
 
 
 ABOUT_ITSELF = {"status": "ok", "reason": "r", "message": "m", "error": "e", "class": "c", "progress": 9}
@@ -145,7 +145,7 @@ def test_other_keys_and_the_settings_themselves_may_be_anything(content: Object)
     validate_shape(content)
 
 
-# Merged (SPEC 6).
+# Merged (SPEC 6.3-6.6).
 
 
 def test_a_merged_object_shares_nothing_with_its_parts() -> None:
@@ -383,7 +383,7 @@ def test_every_conflict_is_listed_with_all_owners_and_nothing_else_is(
     }
 
 
-# Routed (SPEC 7.3 to 7.5).
+# Routed (SPEC 7.7-7.17).
 
 OWNERS: dict[Place, str] = {
     ("web", "cpu"): "a",

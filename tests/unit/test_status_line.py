@@ -1,4 +1,4 @@
-"""SPEC 14: what the status line says."""
+"""SPEC 14.33-14.37: what the status line says."""
 
 from __future__ import annotations
 

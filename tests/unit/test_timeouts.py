@@ -19,7 +19,7 @@ from servo_agg.drivers.timeouts import (
     timeouts_for,
 )
 
-# T to I and the short grace (SPEC 9, 10).
+# T to I and the short grace (SPEC 9.4, 10.3).
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_answer_is_written_before_the_agent_times_out(timeout: float) -> Non
     assert limit + grace < timeout
 
 
-# When a driver is unresponsive (SPEC 9). Each line: a moment, and what happens or what must hold then.
+# When a driver is unresponsive (SPEC 9.5-9.9). Each line: a moment, and what happens or what must hold then.
 
 
 def adjusting(silence: float | None) -> Timeouts:
@@ -148,7 +148,7 @@ def test_a_driver_is_unresponsive_once_the_limit_has_passed_since_its_last_messa
     assert deadlines.expired(now, all_read=True) == (now >= last + limit)
 
 
-# The stop sequence (SPEC 10). Each line: milliseconds since its start, what is alive, and the next step.
+# The stop sequence (SPEC 10.1). Each line: milliseconds since its start, what is alive, and the next step.
 # The clock is in milliseconds here: whole numbers have no rounding at the edges.
 
 BOTH, LEADER, REST, NONE = "both", "leader", "rest", "none"
@@ -273,7 +273,7 @@ def test_a_slow_exit_after_a_timeout_extends_the_wait_once() -> None:
 
 
 def test_a_survivor_of_sigkill_is_waited_for_5_s() -> None:
-    """SPEC 10: 0.2 s on a timeout, else 5 s."""
+    """SPEC 10.32: 0.2 s on a timeout, else 5 s."""
     assert (SHORT_GRACE, SHORT_KILL_WAIT, KILL_WAIT) == (0.5, 0.2, 5)
     sequence = StopSequence(100, 3)
     assert [step(sequence, now, BOTH) for now in (102.75, 103, 107.75, 108)] == [
@@ -285,7 +285,7 @@ def test_a_survivor_of_sigkill_is_waited_for_5_s() -> None:
 
 
 def test_a_tree_is_gone_after_two_empty_snapshots_10_ms_apart() -> None:
-    """SPEC 10. While a snapshot is taken, a process may fork another one and exit."""
+    """SPEC 10.8. While a snapshot is taken, a process may fork another one and exit."""
     sequence = StopSequence(100, 3)
     looks = [
         (100.5, NONE),

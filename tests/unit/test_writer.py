@@ -1,4 +1,4 @@
-"""SPEC 5, 8, 10: lines are written whole and in order, and `write` never waits for the reader."""
+"""SPEC 5.2, 8.11, 10.50: lines are written whole and in order, and `write` never waits for the reader."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_lines_of_several_threads_are_not_mixed(end: End) -> None:
         assert [int(number) for owner, number, _ in words if int(owner) == writer_id] == list(range(count))
 
 
-# Full, and not any more (SPEC 8).
+# Full, and not any more (SPEC 8.11).
 
 
 def test_it_is_full_above_the_high_water_mark_and_notifies_when_it_no_longer_is(end: End) -> None:
@@ -169,7 +169,7 @@ def test_it_is_not_full_below_the_high_water_mark(end: End) -> None:
     assert known == [False, True]
 
 
-# The end (SPEC 5).
+# The end (SPEC 5.20, 5.21).
 
 
 def test_it_is_finished_when_nothing_was_written(end: End) -> None:
@@ -244,7 +244,7 @@ def test_drain_waits_for_the_reader(end: End) -> None:
     reader.join(10)
 
 
-# A descriptor that cannot be written to (SPEC 5).
+# A descriptor that cannot be written to (SPEC 5.36).
 
 
 def test_a_missing_reader_is_noticed_with_the_next_line(end: End) -> None:

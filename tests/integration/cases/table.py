@@ -203,7 +203,7 @@ CASES = (
     ),
     # Input of an adjust
     *chapter(
-        "SPEC 7.1, 7.3",
+        "SPEC 7.1-7.4, 7.8",
         failure("no input", "bad-input", 'the input is empty; expected {"application": {...}} on stdin', stdin=""),
         failure("blank input", "bad-input", 'the input is empty; expected {"application": {...}} on stdin', stdin=" \r\n\t "),
         failure("a list", "bad-input", "expected a JSON object on stdin, got a list: '[1]'", stdin="[1]"),
