@@ -153,7 +153,7 @@ def stopped_result(
     if cause == CANCEL:
         status, summary, consequence = "canceled", "canceled by SIGUSR1", "no further driver was started"
     elif cause == AGENT_GONE:
-        summary, consequence = "the agent has closed our output", "no further driver was started"
+        summary, consequence = "the agent has closed stdout", "no further driver was started"
     else:
         summary = f"terminated by {cause}"
         survived = unkillable or any(outcome.reason == "unkillable" for outcome in outcomes)
