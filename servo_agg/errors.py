@@ -84,7 +84,9 @@ class UsageError(Exception):
 
 def install_command() -> str:
     """Return the command that installs a package for our interpreter, without the name of the package."""
-    return f"{sys.executable} -m pip install"
+    from shlex import quote  # noqa: PLC0415 - needed only for a mistake
+
+    return f"{quote(sys.executable)} -m pip install"
 
 
 _MIN_SIMILARITY = 0.7

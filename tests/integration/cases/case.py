@@ -166,7 +166,8 @@ def normalized(text: str, servo: ServoDirectory) -> str:
     # In this order: the interpreter may lie in the repository.
     for shown in (str, on_stderr):
         python = re.escape(shown(Path(sys.executable).parent)) + r"/python[\d.]*"
-        text = re.sub(python, "<python>", text)
+        # A path with spaces is quoted.
+        text = re.sub(f"'{python}'|{python}", "<python>", text)
         text = text.replace(shown(servo.path), "<servo>").replace(shown(REPOSITORY), "<repository>")
     text = re.sub(r"(?m)^\[\d+\.\d{3}\] ", "[s] ", text)
     text = re.sub(r"(started as process) \d+", r"\1 <pid>", text)
