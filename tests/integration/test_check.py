@@ -434,12 +434,12 @@ def test_a_failing_inner_driver_is_a_problem(servo: ServoDirectory) -> None:
 
 
 @pytest.mark.full
-def test_without_a_timeout_each_driver_has_30_s_even_in_turn(servo: ServoDirectory) -> None:
+def test_with_a_longer_timeout_each_driver_has_30_s_even_in_turn(servo: ServoDirectory) -> None:
     # Together they take longer than the limit of one driver.
     servo.configure("agg: {parallel: 1}")
     for name in ("01a", "02b", "03c"):
         servo.add(name, "slow", seconds=11)
-    completed = servo.run("--check", "app", timeout=90)
+    completed = servo.run("--check", "app", env={"OPTUNE_IO_TIMEOUT": "120"}, timeout=90)
     assert completed.returncode == 0, completed
     assert completed.seconds > 33
 
@@ -455,7 +455,7 @@ def test_without_a_timeout_a_silent_driver_is_found(servo: ServoDirectory) -> No
     completed = servo.run("--check", "--json", timeout=200)
     (final,) = completed.messages
     hung, talking = final["problems"]
-    assert re.fullmatch(r"on --info: was silent for 30\.\d s and was stopped", hung["what"])
+    assert hung["what"] == "on --info: did not answer within 30 s and was stopped"
     assert hung["drivers"] == ["01hangs"]
     assert talking["drivers"] == ["02talks"]
 
