@@ -368,7 +368,7 @@ CASES = (
                 driver=f"#!/usr/bin/env {words}\n", words=QUERY, env={"OPTUNE_VERBOSE_STDERR": "none"})
             for words in ("-S PATH=/nowhere sh", "-S -i no-such-python")
         ),
-        failure("exit 127 after a reply, and no program on PATH any more", "unknown",
+        failure("exit 127 after a reply, and no program on PATH any more", "exit-status",
             "driver: failed: replied (on --query: exited with status 127)", driver="#!/usr/bin/env program\n", words=QUERY,
             before='mkdir bin; export PATH="$PWD/bin:$PATH"; '
             + says("#!/bin/sh", "rm bin/program", says('{"status":"failed","message":"replied"}'), "exit 127")
