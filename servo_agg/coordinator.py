@@ -405,18 +405,16 @@ def _is_changed(error: BaseException) -> bool:
 
 def _place(error: BaseException) -> str:
     """Return the last line of our own code in a traceback, as `FILE:LINE`; without one, the last line."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    place = "an unknown place"
-    is_ours = False
+    package = os.path.dirname(os.path.abspath(__file__))
+    places = []
     trace = error.__traceback__
     while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        # Below our own code there may be code of the standard library, whose place says less.
-        if file.startswith(ours + "servo_agg") or not is_ours:
-            is_ours = file.startswith(ours)
-            place = f"{file.removeprefix(ours)}:{trace.tb_lineno}"
+        places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
-    return place
+    # Our own code may have called the standard library, where a place says less.
+    ours = [place for place in places if place[0].startswith(package + os.sep)]
+    file, line = (ours or places or [("an unknown file", 0)])[-1]
+    return f"{file.removeprefix(os.path.dirname(package) + os.sep)}:{line}"
 
 
 def _trace(error: BaseException) -> list[str]:

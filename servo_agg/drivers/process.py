@@ -303,13 +303,14 @@ _ENV_SYNTAX = frozenset("\"'\\$#")
 
 def _program_of_env(first: bytes) -> str:
     """Return the program that the first line of a driver has `env` run, "" if it is not clear."""
-    env, _, argument = os.fsdecode(first).strip(" \t\n").replace("\t", " ").partition(" ")
-    if not env.startswith("#!") or os.path.basename(env) != "env":
+    env, _, argument = os.fsdecode(first[2:]).strip(" \t\n").replace("\t", " ").partition(" ")
+    argument = argument.strip(" ")
+    if not first.startswith(b"#!") or os.path.basename(env) != "env":
         return ""
     option, _, words = argument.partition(" ")
     if option not in ("-S", "--split-string"):
         # The system passes the rest of the line as one argument.
-        arguments = [argument.strip(" ")]
+        arguments = [argument]
     elif _ENV_SYNTAX.intersection(words):
         arguments = []
     else:

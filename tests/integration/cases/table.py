@@ -360,6 +360,8 @@ CASES = (
                 ("./no-such-python", "./no-such-python does not exist"),
             )
         ),
+        cannot_start("blanks around env", "#! \t/usr/bin/env \t no-such-python \n", "its interpreter no-such-python is not on PATH",
+            env={"OPTUNE_VERBOSE_STDERR": "none"}),
         cannot_start("a program without the executable flag for env", "#!/usr/bin/env not-executable\n",
             "its interpreter <servo>/bin/not-executable is not executable", before='mkdir bin; : >bin/not-executable; export PATH="$PWD/bin:$PATH"',
             env={"OPTUNE_VERBOSE_STDERR": "none"}),
