@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     PairsHook = Optional[Callable[[list[tuple[str, Any]]], Any]]
 
     class Scan(Protocol):
-        """Read the JSON value that begins at `index`; return it and the index behind it.
+        """Read the JSON value that begins at `index`; return it and the index after it.
 
         Raises StopIteration, ValueError or what the callbacks of `json_scanner` raise.
         """
@@ -66,7 +66,7 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
 def signal_name(number: int) -> str:
     """Return the name of a signal: `SIGTERM`, or `signal 35` where the system has no name for it."""
     names = (name for name, value in vars(_signal).items() if value == number and name.startswith("SIG"))
-    # Of several names the first in the alphabet is the usual one: SIGABRT, SIGCHLD, SIGIO.
+    # Of several names, the first in alphabetical order is the usual one: SIGABRT, SIGCHLD, SIGIO.
     return min((name for name in names if not name.startswith("SIG_")), default=f"signal {number}")
 
 

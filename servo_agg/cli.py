@@ -251,7 +251,7 @@ def main() -> NoReturn:
         coordinator.start()
         status = _wait_for_coordinator(coordinator, watchdog, signals, done, thread_errors)
         crashed = coordinator.crashed
-    except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
+    except Exception as error:  # noqa: BLE001 - the agent needs a final object after any error
         status = _write_final_line(arguments, error)
     # If it is not released, the watchdog stops all drivers that are running or being started.
     if watchdog is not None and not thread_errors and not (crashed and spawn_table.records()):

@@ -212,7 +212,7 @@ class Coordinator:
             return Result(
                 {"status": error.status, "reason": error.reason, "message": truncate(str(error))}, 1
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told in its own way
+        except Exception as error:  # noqa: BLE001 - the agent needs a final object after any error
             self.crashed = True
             return Result(internal_error_result(error, self._console.debug), 1)
 
@@ -244,7 +244,7 @@ class Coordinator:
             loop,
             started=STARTED,
             send=self._send,
-            # The result of a check contains all warnings. Only a person who waits needs them earlier.
+            # The result of a check contains all warnings. Only a terminal shows them earlier, too.
             warn=self._console.warn if errors is None or os.isatty(2) else self._console.debug,
             debug=self._console.debug,
             locks=self._locks,
@@ -357,7 +357,7 @@ def read_stdin(size: int) -> bytes:
         try:
             return os.read(0, size)
         except BlockingIOError:
-            # The process that started us made it non-blocking, forevery process that shares it.
+            # The process that started us made it non-blocking for every process that shares it.
             readable = select.poll()
             readable.register(0, select.POLLIN)
             readable.poll()
@@ -404,14 +404,17 @@ def _is_changed(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """Return where an error was raised, as `FILE:LINE`."""
+    """Return the last line of our own code in a traceback, as `FILE:LINE`; without one, the last line."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    places = []
     trace = error.__traceback__
-    if trace is None:
-        return "an unknown place"
-    while trace.tb_next is not None:
+    while trace is not None:
+        places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
-    file = trace.tb_frame.f_code.co_filename
-    return f"{os.path.relpath(file, os.path.dirname(os.path.dirname(__file__)))}:{trace.tb_lineno}"
+    # Our own code may have called the standard library, where a place says less.
+    ours = [place for place in places if place[0].startswith(package + os.sep)]
+    file, line = (ours or places or [("an unknown file", 0)])[-1]
+    return f"{file.removeprefix(os.path.dirname(package) + os.sep)}:{line}"
 
 
 def _trace(error: BaseException) -> list[str]:

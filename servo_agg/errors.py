@@ -1,7 +1,7 @@
-"""Errors of the user's: each kind knows the status and reason of its final object (SPEC 13.6).
+"""Errors that users see: each class has the status and reason of its final object (SPEC 13.6).
 
 An error is raised where it is found. `coordinator` turns it into the final object, in one place.
-Its message is a sentence for people: who, what happened, and what to do where that is known.
+Its message is for people: what is wrong, where, and what to do if that is known.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ class Busy(UserError):
 
 
 class SchemaError(Exception):
-    """A JSON value is not the object that it must be. `str(error)` gives its path and what it is instead."""
+    """A JSON value is not the object that it must be. `str(error)` has its path and what it is instead."""
 
 
 class StartError(Exception):
-    """A driver cannot be started. `str(error)` gives the cause in words (SPEC 13.3)."""
+    """A driver cannot be started. `str(error)` is the cause (SPEC 13.3)."""
 
 
 class UsageError(Exception):
-    """The command line is wrong. `str(error)` gives the cause (exit status 2, SPEC 5.30)."""
+    """The command line is wrong. `str(error)` is the cause (exit status 2, SPEC 5.30)."""
 
 
 def install_command() -> str:
@@ -94,7 +94,7 @@ _MIN_SIMILARITY = 0.7
 
 
 def close_matches(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
-    """Return the known words nearest to a misspelled one, whatever their case; [] when none is near."""
+    """Return the known words nearest to a misspelled one, ignoring case; [] if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - needed only for a mistake
 
     by_folded: dict[str, list[str]] = {}
@@ -113,7 +113,7 @@ _RESOURCE_ERRORS = {
 
 
 def resource_error(error: BaseException) -> str | None:
-    """Return a sentence about the resource whose lack caused an error; None when there is none."""
+    """Return the resource that was exhausted, and what to do; None if an error has another cause."""
     # Without memory for the right exception the interpreter may raise SystemError.
     if isinstance(error, (MemoryError, SystemError)):
         return _RESOURCE_ERRORS[errno.ENOMEM]

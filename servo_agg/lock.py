@@ -1,8 +1,8 @@
 """The lock of a servo directory: one adjust at a time (SPEC 10.66-10.78).
 
 The lock is a `flock` on the file `.servo-agg.lock`, whose mode lets only its owner open it. A lock on the
-directory itself would be open to everybody who may read the directory. The directory is locked as well, if
-nobody else holds it: users who may not open the file have nothing else to lock.
+directory itself could be taken by any user who may read the directory. The directory is locked as well,
+unless another process holds that lock: users who may not open the file can lock nothing else.
 
 The descriptors are opened before the watchdog is forked. It holds them too, and the kernel releases a lock
 when the last copy of its descriptor is closed. The file itself is never removed: its presence means nothing.
@@ -62,7 +62,7 @@ def is_lock_file(descriptor: int) -> bool:
 def try_lock(descriptor: int) -> bool:
     """Take the lock of a descriptor; return False if another process holds it. Never wait.
 
-    Note our process id in the lock file. Raises OSError if the file system has no locks.
+    Write our process id to the lock file. Raises OSError if the file system has no locks.
     """
     import fcntl  # noqa: PLC0415 - only an adjust that was not refused takes the lock
 
@@ -85,7 +85,7 @@ def holder(descriptor: int) -> int | None:
             return None
         os.kill(pid, 0)
     except PermissionError:
-        # It is another user's.
+        # It runs as another user.
         return pid
     except (OSError, ValueError, OverflowError):
         return None
@@ -133,7 +133,7 @@ def _create_lock_file(flags: int) -> int:
 
 
 def _give_to_owner_of_directory(descriptor: int) -> None:
-    """Let the owner of the directory open the lock file, too."""
+    """Make the owner of the directory the owner of the lock file, so that both can open it."""
     try:
         directory = os.stat(".")
         os.chown(descriptor, directory.st_uid, directory.st_gid)
@@ -143,10 +143,10 @@ def _give_to_owner_of_directory(descriptor: int) -> None:
 
 
 def _is_trusted(descriptor: int) -> bool:
-    """Return whether a lock file is one that an adjust made; take excess rights from it.
+    """Return whether a lock file can be one that an adjust made; restrict its mode if necessary.
 
-    A link to another file must not be written to. Where any user may write to the directory, a file of just
-    anybody does not count: that user could hold its lock forever.
+    A link to another file must not be written to. Where any user may write to the directory, a file of
+    another user is not trusted: that user could hold its lock forever.
     """
     found, directory = os.fstat(descriptor), os.stat(".")
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:

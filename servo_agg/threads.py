@@ -3,7 +3,7 @@
 `threading` takes 3.8 ms to import, which every query would pay. This module has the part of it that we use.
 
 Rules:
-- A thread lasts as long as its function. Nobody joins it: the program ends with os._exit.
+- A thread ends when its function returns. No thread is joined: the program ends with os._exit.
 - An exception that ends a thread is reported to the handlers of `on_thread_error`.
 - Data that threads share is read and written under a `Lock`. A thread that waits for another
   uses a `Notifier`.
@@ -58,7 +58,7 @@ def start(work: Work, stack: int = STACK_SIZE) -> None:
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the thread has ended
+        except BaseException as error:  # noqa: BLE001 - any error ends the thread
             for handler in _error_handlers:
                 handler(error)
 
@@ -86,7 +86,7 @@ class Notifier:
     __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        # Held while there is nothing to tell.
+        # Held while there is no notification.
         self._lock = _compat.allocate_lock()
         self._lock.acquire()
 

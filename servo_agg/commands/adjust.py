@@ -152,8 +152,8 @@ def _take_lock(context: Context) -> None:
     directory, loop = context.config.directory, context.loop
     if not context.locks:
         raise BadEnvironment(
-            f"no lock can be taken against another adjust, since neither {directory} nor its adjust.d can be"
-            " opened; let this user read one of them"
+            f"cannot lock {directory} against another adjust: neither this directory nor its adjust.d can be"
+            " opened; allow the agent's user to read one of them"
         )
     limit = context.config.limit
     wait = _LOCK_WAIT if limit is None else min(_LOCK_WAIT, limit)
@@ -171,10 +171,10 @@ def _take_lock(context: Context) -> None:
         if locked:
             has_lock_file |= is_lock_file(descriptor)
         elif has_lock_file:
-            # Anybody who may read the directory can hold this lock: it must not keep an adjust from running.
+            # Any user who may read the directory can hold this lock: it must not prevent an adjust.
             context.warn(
                 f"warning: {directory} is locked by a process that does not hold {LOCK_FILE} there; waited"
-                f" {wait:g} s for it and went on"
+                f" {wait:g} s for it and continued"
             )
         else:
             pid = holder(descriptor)
@@ -182,7 +182,8 @@ def _take_lock(context: Context) -> None:
             raise Busy(f"another adjust{process} is running in {directory}; waited {wait:g} s for its end")
     if len(errors) == len(context.locks):
         context.debug(
-            f"no lock is taken: the file system of {directory} does not support locks ({errors[0]})"
+            f"the adjust runs without a lock: the file system of {directory} does not support locks"
+            f" ({errors[0]})"
         )
 
 

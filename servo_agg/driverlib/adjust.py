@@ -97,7 +97,7 @@ class _Stopped(SystemExit):
         self.reply = {
             "status": status,
             "reason": _signal_name(number),
-            "message": f"{status} by {_signal_name(number)} before it was done",
+            "message": f"{status} by {_signal_name(number)} before it finished",
         }
 
 
@@ -190,7 +190,9 @@ class Adjust:
         `min`, `max`, `step`; "enum" with `values`) and optionally `unit`. Raise AdjustError if the settings
         cannot be determined.
         """
-        raise AdjustError("this driver cannot be queried: it defines no query()", reason="not-implemented")
+        raise AdjustError(
+            "this driver cannot be queried: it does not define query()", reason="not-implemented"
+        )
 
     def adjust(self, data: "dict[str, Any]") -> "Any":  # noqa: ARG002 - the argument of an override
         """Change the settings as `data` says; `data` is the whole object read from stdin.
@@ -199,7 +201,7 @@ class Adjust:
         Raise AdjustError if the change fails. An override without a parameter, as in older drivers, is called
         without an argument, and can read the object from `input_data`.
         """
-        raise AdjustError("this driver cannot adjust: it defines no adjust()", reason="not-implemented")
+        raise AdjustError("this driver cannot adjust: it does not define adjust()", reason="not-implemented")
 
     def handle_cancel(self, signal: int, frame: "FrameType | None") -> None:  # noqa: ARG002 - handler signature
         """Stop early. Called for each SIGUSR1 during an adjust if cancel is supported.
@@ -424,7 +426,7 @@ class _Run:
             interrupted = _Stopped("aborted", signal.SIGINT, 128 + signal.SIGINT)
             self.fail(interrupted.reply, interrupted.exit_status)
         except AdjustError as error:
-            message = _message(error) if error.args else "the driver does not say what is wrong"
+            message = _message(error) if error.args else "failed without a message"
             self.fail(
                 {"status": error.status or "failed", "reason": error.reason or "unknown", "message": message}
             )
@@ -473,7 +475,7 @@ class _Run:
             _print_line(sys.stdout, str(driver.version))
             sys.exit(0)
         if not driver.app_id and not wants_info:
-            driver.parser.error("the application is missing: give its name or id as APP")
+            driver.parser.error("APP, the name or id of the application, is missing")
 
         _set_handler_if_default(signal.SIGTERM, self.on_sigterm)
         _set_handler_if_default(signal.SIGINT, self.on_sigint)
@@ -503,7 +505,7 @@ class _Run:
         if isinstance(result, dict):
             reply.update(result)
         elif result is not None:
-            driver.debug("adjust() returned", repr(result), "which is not a dict and is ignored")
+            driver.debug(f"adjust() must return a dict or None, got {result!r}; the result is ignored")
         self.print_reply(reply)
         if reply["status"] != "ok":
             sys.exit(1)
@@ -524,7 +526,7 @@ class _Run:
         except (OSError, ValueError) as error:
             # stdout has no reader: only the exit status can report the failure.
             self.driver.debug(reply["message"])
-            self.driver.debug("stdout does not take the reply:", error)
+            self.driver.debug("cannot write the reply to stdout:", error)
         sys.exit(code)
 
     def print_timed_progress(self) -> bool:
@@ -585,16 +587,13 @@ def _error_reply(error: "Any", cl: "Any", message: "Any") -> "dict[str, Any]":
 def _complete_description(result: "Any") -> "dict[str, Any]":
     """Add the key `application` to the result of `query` if needed; raise AdjustError for a failure."""
     if not isinstance(result, dict):
-        raise AdjustError(
-            f"the settings are unknown: query() returned {result!r}, where a dict is due",
-            reason="bad-query",
-        )
+        raise AdjustError(f"query() must return a dict, got {result!r}", reason="bad-query")
     if "application" in result:
         return result
     # A driver may return a failure instead of raising AdjustError.
     if result.get("status", "ok") != "ok" and not {"components", "settings"} & set(result):
         raise AdjustError(
-            result.get("message", "the settings are unknown"),
+            result.get("message", "query() returned a failure without a message"),
             status=result["status"],
             reason=result.get("reason", "unknown"),
         )
@@ -603,18 +602,21 @@ def _complete_description(result: "Any") -> "dict[str, Any]":
 
 def _configured_settings(config: "Mapping[str, Any] | None") -> "list[tuple[str, Any]]":
     """Return the name and the configuration of each setting in a driver's configuration."""
-    config = _mapping(config, "it")
+    config = _mapping(config, "the driver's configuration")
     if "settings" not in config and "components" not in config:
         return list(config.items())
-    components = _mapping(config.get("components"), "components")
-    sections = [config, *(_mapping(section, name) for name, section in components.items())]
-    return [pair for section in sections for pair in _mapping(section.get("settings"), "settings").items()]
+    where = "in the driver's configuration, "
+    components = _mapping(config.get("components"), where + "`components`")
+    sections = [config]
+    sections += [_mapping(section, f"{where}component {name}") for name, section in components.items()]
+    settings = [_mapping(section.get("settings"), where + "`settings`") for section in sections]
+    return [pair for section in settings for pair in section.items()]
 
 
 def _mapping(value: "Any", name: str) -> "dict[str, Any]":
     if value is not None and not isinstance(value, dict):
         raise AdjustError(
-            f"the driver's configuration is wrong: {name} must be a mapping, and is {value!r}",
+            f"{name} must be a mapping, got {value!r}",
             reason="bad-configuration",
         )
     return value or {}
@@ -698,11 +700,23 @@ def _read_input() -> "dict[str, Any]":
     try:
         data = json.loads(raw.decode("utf-8") if isinstance(raw, bytes) else raw)
     except (ValueError, RecursionError) as error:
-        problem = "is empty" if not raw.strip() else f"is no JSON: {error}"
-        raise AdjustError(f"the input on stdin {problem}", reason="bad-input") from error
+        empty = "the input is empty; expected a JSON object on stdin"
+        message = empty if not raw.strip() else f"the input on stdin is not JSON: {error}"
+        raise AdjustError(message, reason="bad-input") from error
     if not isinstance(data, dict):
-        raise AdjustError("the input on stdin is no JSON object", reason="bad-input")
+        raise AdjustError(f"expected a JSON object on stdin, got {_json_type(data)}", reason="bad-input")
     return data
+
+
+def _json_type(value: "Any") -> str:
+    """Return the JSON type of a value that is not an object, with its article."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return "a string" if isinstance(value, str) else "a list"
 
 
 def _accepts_argument(method: "Any") -> bool:
@@ -730,7 +744,7 @@ def _encoders(setting: str) -> "ModuleType":
         return importlib.import_module("encoders.base")
     except ImportError as error:
         raise AdjustError(
-            f"setting {setting} asks for an encoder, and encoders.base cannot be imported ({error}): "
+            f"cannot import encoders.base, which setting {setting} needs ({error}); "
             "put the directory `encoders` into the servo directory",
             reason="no-encoder",
         ) from error

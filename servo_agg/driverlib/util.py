@@ -77,6 +77,9 @@ _MAX_OUTPUT = 4 * 1024 * 1024
 _MAX_STDERR = 16 * 1024
 """Bytes of the end of stderr that are kept for the message of a failure."""
 
+_QUOTE_LIMIT = 80
+"""Bytes of malformed output that a message quotes."""
+
 _children: "list[_Child]" = []
 """The running children. Append and remove are atomic, so a signal handler may read the list at any time."""
 
@@ -192,7 +195,7 @@ class _Child:
             os.close(self.exited_writer)
             cause = os.strerror(error.errno) if error.errno else str(error)
             if error.errno == errno.ENOENT and os.path.exists(self.name):
-                cause = "the interpreter that its first line names does not exist"
+                cause = "the interpreter in its #! line does not exist"
             raise _CannotStartError(f"{self.name} cannot be started: {cause}", "cannot-start") from error
         self.tree = ProcessSet(session_members(self.process.pid), self.process.pid)
         self.waiter = threading.Thread(target=self.wait, name="waiter", daemon=True)
@@ -311,7 +314,7 @@ class _Exchange:
                 # After a large overrun we were suspended, perhaps together with the child: restart its time.
                 deadline = time.monotonic() + limit
                 if late < _MAX_OVERRUN:
-                    self.problem = (f"said nothing for {limit:g} s", "timeout")
+                    self.problem = (f"was silent for {limit:g} s and was stopped", "timeout")
         return False
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
@@ -364,7 +367,7 @@ class _Exchange:
         for line in complete:
             self._handle_line(line)
         if max(len(self.line), len(self.document)) > _MAX_OUTPUT:
-            self.problem = ("prints more than 4 MiB without an end", "malformed")
+            self.problem = ("printed a line or document that is longer than 4 MiB", "malformed")
         return bool(data)
 
     def _end_stdout(self) -> None:
@@ -375,7 +378,7 @@ class _Exchange:
             return
         document = _decode(self.document)
         if document is None:
-            self._fail_malformed(self.document)
+            self._fail_malformed("output", self.document)
         self.reply = document
 
     def _handle_line(self, line: "bytes | bytearray") -> None:
@@ -385,40 +388,42 @@ class _Exchange:
         if message is None and self.may_be_one_document:
             self.is_line_by_line = False
         elif message is None:
-            self._fail_malformed(line)
+            self._fail_malformed("a line", line)
         elif "progress" not in message or "status" in message:
             self.reply = message
         elif self.progress_cb is not None:
             self.progress_cb(message)
 
-    def _fail_malformed(self, output: "bytes | bytearray") -> None:
-        start = bytes(output[:80]).decode("ascii", "backslashreplace")
-        self.problem = (f"prints what is no JSON object: {start!r}", "malformed")
+    def _fail_malformed(self, what: str, output: "bytes | bytearray") -> None:
+        start = bytes(output[:_QUOTE_LIMIT]).decode("ascii", "backslashreplace")
+        end = "..." if len(output) > _QUOTE_LIMIT else ""
+        self.problem = (f"printed {what} that is not a JSON object: {start!r}{end}", "malformed")
 
     def result(self) -> "dict[str, Any]":
         """Return the reply, or a failure if the child has failed."""
         child, reply = self.child, self.reply
         status = None if reply is None else reply.get("status", "failed" if "error" in reply else "ok")
         what, reason = "", "unknown"
+        replied_ok = "replied ok but " if reply is not None and reply.get("status") == "ok" else ""
         if child.returncode is None:
-            what, reason = "cannot be killed", "unkillable"
+            what, reason = "could not be killed", "unkillable"
         elif self.problem is not None:
             what, reason = self.problem
         elif child.returncode < 0:
-            what, reason = describe_exit(child.returncode), "signal"
+            what, reason = replied_ok + describe_exit(child.returncode), "signal"
         elif reply is not None and status != "ok":
             pass  # the reply describes the failure
         elif child.returncode > 0:
-            what, reason = describe_exit(child.returncode), "exit-status"
+            what, reason = replied_ok + describe_exit(child.returncode), "exit-status"
         elif reply is None:
             what, reason = "gave no reply", "no-reply"
         else:
             return reply
         if child.terminated:
-            what, reason = "was terminated", "terminated"
+            what, reason = "was stopped", "terminated"
 
         failure = {} if reply is None or status == "ok" else dict(reply)
-        message = f"{child.name} {what or f'answered {status}'}"
+        message = f"{child.name} {what or f'replied with the status {status}'}"
         stderr = self.stderr.decode("utf-8", "replace").strip()
         if failure.get("message"):
             message = f"{message}: {failure['message']}" if what else failure["message"]
@@ -458,7 +463,7 @@ def _decode(line: "bytes | bytearray") -> "dict[str, Any] | None":
 
 
 def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _time_limit() -> "tuple[float | None, dict[str, str]]":
@@ -473,7 +478,9 @@ def _time_limit() -> "tuple[float | None, dict[str, str]]":
     seconds = float(text) if is_plain else -1.0
     if not 0 <= seconds < float("inf"):
         raise _CannotStartError(
-            f"OPTUNE_IO_TIMEOUT is {text!r}: a number of seconds is due, such as 300", "bad-environment"
+            "the environment variable OPTUNE_IO_TIMEOUT must be a decimal number of seconds, such as 30 or"
+            f" 2.5 (0 or empty: unlimited), got {text!r}",
+            "bad-environment",
         )
     if text.isdigit() and seconds > 1:
         environment["OPTUNE_IO_TIMEOUT"] = str(int(text) - 1)

@@ -230,7 +230,7 @@ class ShutdownState:
     """Why, and how, the run must end.
 
     signal      the name of the signal that ends us, None without one
-    canceled    the agent has cancelled
+    canceled    the agent has canceled
     agent_gone  nobody reads our stdout
     skip_grace  a second signal came, which skips the grace period
     """
@@ -250,7 +250,7 @@ class ShutdownState:
 
     @property
     def cancelling(self) -> bool:
-        """Whether the driver that is being adjusted must be cancelled (SPEC 5.34, 10.35)."""
+        """Whether the driver that is being adjusted must be canceled (SPEC 5.34, 10.35)."""
         return self.canceled or self.agent_gone
 
     def request(self, cause: str) -> None:

@@ -77,7 +77,7 @@ class DriverProcess:
         return signal_child(self.pid, signal_number(name))
 
     def record_stop(self) -> None:
-        """Record that it is being stopped: the watchdog must then stop whatever it leaves."""
+        """Record that it is being stopped: the watchdog must then stop all that it leaves."""
         if self._registered:
             self._spawn_table.set_stopping(self._slot)
 
@@ -109,8 +109,8 @@ def spawn_driver(
 ) -> DriverProcess:
     """Start `adjust.d/NAME ARGUMENTS` in the current directory, and its worker (SPEC 2.8, 3.8).
 
-    `grace`, in seconds from SIGTERM to SIGKILL, is for the watchdog. Raises StartError with the cause in
-    words (SPEC 13.3).
+    `grace`, in seconds from SIGTERM to SIGKILL, is for the watchdog. Raises StartError with the cause
+    (SPEC 13.3).
     """
     path = f"adjust.d/{call.name}"
     token = new_token()
@@ -179,7 +179,7 @@ def _open_empty_input() -> int:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
-    # There is no /dev/null, or none that we may read, in many a container.
+    # Many containers have no /dev/null, or none that we may read.
     read_end, write_end = os.pipe()
     os.close(write_end)
     return read_end
@@ -245,7 +245,7 @@ def _start_failure(path: str, error: OSError | MemoryError) -> str:
             return "it is no longer a regular file, as it was when adjust.d was listed"
         return _first_line_fault(path, number)
     if number == errno.ELOOP and os.path.exists(path):
-        return "its interpreter is a script, which needs a script, and so on; name a program in its #! line"
+        return "its interpreter leads through too many scripts; name a program in its #! line"
     return resource_error(error) or _CAUSES.get(number) or os.strerror(number)
 
 
@@ -278,18 +278,50 @@ ENV_FAILED = (126, 127)
 
 
 def missing_interpreter(name: str) -> str:
-    """Return a sentence if the first line of a driver has `env` run a program that is not on PATH."""
-    env, _, rest = os.fsdecode(_first_line(name)).strip("#! \t\n").partition(" ")
-    if os.path.basename(env) != "env" or "\r" in rest:
+    """Return a sentence if the first line of a driver names, after `env`, a program that cannot be run.
+
+    Drivers have our PATH (SPEC 13.11).
+    """
+    first = _first_line(name)
+    program = _program_of_env(first)
+    if not program or b"\r" in first:
         return ""
-    # Without -S the system passes the rest of the line as one argument.
-    option, _, split = rest.strip().partition(" ")
-    arguments = split.split() if option in ("-S", "--split-string") else [rest.strip()]
-    program = next((word for word in arguments if "=" not in word and not word.startswith("-")), "")
-    if not program or any(_is_program(os.path.join(path, program)) for path in os.get_exec_path()):
+    directories = [""] if "/" in program else os.get_exec_path()
+    files = [path for path in (os.path.join(each, program) for each in directories) if os.path.isfile(path)]
+    if any(os.access(path, os.X_OK) for path in files):
         return ""
+    if files:
+        return f"its interpreter {files[0]} is not executable"
     remedy = "; use env -S to pass arguments" if " " in program else ""
-    return f"its interpreter {program} is not on PATH{remedy}"
+    where = "does not exist" if "/" in program else "is not on PATH"
+    return f"its interpreter {program} {where}{remedy}"
+
+
+_ENV_SYNTAX = frozenset("\"'\\$#")
+"""Characters that `env -S` does not take literally."""
+
+
+def _program_of_env(first: bytes) -> str:
+    """Return the program that the first line of a driver has `env` run, "" if it is not clear."""
+    env, _, argument = os.fsdecode(first[2:]).strip(" \t\n").replace("\t", " ").partition(" ")
+    argument = argument.strip(" ")
+    if not first.startswith(b"#!") or os.path.basename(env) != "env":
+        return ""
+    option, _, words = argument.partition(" ")
+    if option not in ("-S", "--split-string"):
+        # The system passes the rest of the line as one argument.
+        arguments = [argument]
+    elif _ENV_SYNTAX.intersection(words):
+        arguments = []
+    else:
+        arguments = words.split()
+    for word in arguments:
+        # Another option or another PATH may change where `env` looks.
+        if word.startswith(("-", "PATH=")):
+            break
+        if "=" not in word:
+            return word
+    return ""
 
 
 def _first_line(name: str) -> bytes:
@@ -298,10 +330,6 @@ def _first_line(name: str) -> bytes:
             return driver.readline(_FIRST_LINE)
     except OSError:
         return b""
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _interpreter_fault(path: str, first: bytes, number: int) -> str:

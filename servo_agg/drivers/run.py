@@ -114,8 +114,8 @@ class DriverRun:
     began_at       just before its start, in monotonic seconds, suspensions included
     needs_service  something has happened since it was last serviced
     service_at     when it must be serviced if nothing happens before; None: never
-    cancel_checked whether it was asked if it can be cancelled
-    info_for       the driver that is being adjusted for which this one only says if it can be cancelled
+    cancel_checked whether it was asked if it can be canceled
+    info_for       the driver that is being adjusted, if this run only asks whether that can be canceled
     """
 
     def __init__(
@@ -251,8 +251,8 @@ class DriverRun:
     def cancel(self, now: float, *, is_aggregator: bool) -> None:
         """Send SIGUSR1 to the driver alone; from now on its time is limited (SPEC 10.37).
 
-        The time of an aggregator is not: it limits that of its drivers, and one that cannot be cancelled may
-        finish there, too. So may a driver that runs as another user, to which we cannot send a signal.
+        The time of an aggregator is not limited: it limits that of its drivers, and those that cannot be
+        canceled may finish, too. So may a driver that runs as another user, which we cannot signal.
         """
         if not self.process.send_signal(CANCEL):
             return
@@ -262,11 +262,11 @@ class DriverRun:
             self._deadlines.cancel_until = now + self.options.timeouts.cancel_grace
 
     def seconds_until_kill(self, now: float) -> float | None:
-        """Return how long the grace period still lasts, None if the driver is not being stopped."""
+        """Return the seconds that are left of the grace period, None if the driver is not being stopped."""
         return None if self._stop_sequence is None else max(0.0, self._stop_sequence.kill_at - now)
 
     def cancel_expired(self, now: float) -> bool:
-        """Return whether it was cancelled and has used up its time."""
+        """Return whether it was canceled and has used up its time."""
         return self._deadlines.cancel_expired(now)
 
     def advance_stop(self, now: float, snapshot: Snapshot, *, skip_grace: bool) -> Tree | None:
@@ -306,7 +306,7 @@ class DriverRun:
             now, leader_exited=self.exited, members_left=members_left, quiet_period=tree.quiet_period
         )
         if step == "finished" and not self.process.reaped:
-            # Only after it is reaped can the kernel tell who else is in its group: a zombie is a member, too.
+            # Until it is reaped, it is a member of its group itself, which hides whether there are others.
             self.process.reap()
             if tree.has_hidden_members(snapshot):
                 step = sequence.advance(now, leader_exited=True, members_left=True)
@@ -386,7 +386,7 @@ class DriverRun:
         if self.facts.failure == "timeout":
             grace, kill_wait = timeouts.short_grace, SHORT_KILL_WAIT
         elif self.facts.failure == "malformed" and timeouts.silence is not None:
-            # The agent has just been told, and must hear of the end before it gives up.
+            # The agent has just got a line, and must get the next one before its timeout.
             grace = min(grace, timeouts.silence)
         self._stop_sequence = StopSequence(now, grace, kill_wait)
 

@@ -2,7 +2,7 @@
 
 Rules (SPEC 6, 9, 10):
 - A signal that ends us stops all drivers, and no other is started. A cancel, or the end of the agent, stops a
-  query; a driver that is being adjusted is cancelled if it can be, else it may finish.
+  query. A driver that is being adjusted is canceled if it supports that; otherwise it may finish.
 - A driver is serviced when something has happened to it, or its moment has come; the others cost nothing.
 """
 
@@ -71,7 +71,7 @@ class Supervisor:
         debug: Callable[..., None],
         show_stderr: ShowStderr | None = None,
     ) -> None:
-        """`debug(text, content=None)` writes a line for people who asked for details: see Console."""
+        """`debug(text, content=None)` writes a line if `-v` was given: see Console."""
         self.unkillable = False
         self.environment: Mapping[str, str] = {}
         self.shorten_stderr: Callable[[str], str] = str

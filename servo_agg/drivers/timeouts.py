@@ -45,7 +45,7 @@ POLL_INTERVAL = 0.01
 """Seconds between two snapshots of processes that are not our children, whose exit nothing reports."""
 
 CANCEL_INFO_TIMEOUT = 5.0
-"""Seconds in which a driver must say, on a cancel, whether it can be cancelled (SPEC 10.36)."""
+"""Seconds in which a driver must say, on a cancel, whether it can be canceled (SPEC 10.36)."""
 
 FAIL_FAST_GRACE = 2.0
 """Seconds that the other drivers of a query have after one has failed (SPEC 6.8)."""
@@ -66,7 +66,7 @@ class Timeouts:
     allowance     the length of time up to `until`, for messages
     grace         from SIGTERM to SIGKILL
     short_grace   the same after a timeout
-    cancel_grace  how long a driver that was cancelled may take to end
+    cancel_grace  how long a driver that was canceled may take to end
     """
 
     __slots__ = ("allowance", "cancel_grace", "grace", "short_grace", "silence", "until")
@@ -181,7 +181,7 @@ class Deadlines:
         return all_read or (until is not None and now >= until + LATE_READ_ALLOWANCE)
 
     def cancel_expired(self, now: float) -> bool:
-        """Return whether a cancelled driver has used up its time."""
+        """Return whether a canceled driver has used up its time."""
         return self.cancel_until is not None and now >= self.cancel_until
 
     def next_check(self) -> float | None:

@@ -14,7 +14,7 @@ Rules (SPEC 10.53-10.65):
 - A driver that had exited with status 0 before we ended has left its processes on purpose. The exit status
   can only be read while we have not reaped it, so the watchdog looks once a second. One that is first seen to
   have exited after our end may have done so because of that: only what has left its session is spared.
-- A driver that we were stopping leaves nothing on purpose, whatever its exit status is.
+- A driver that we were stopping leaves nothing on purpose, even if it exits with 0.
 - A driver is not its child, and can be reaped at any time: pid and start time are compared before each
   signal.
 - At our normal end it is killed: there is nothing to watch.
@@ -214,7 +214,7 @@ class Watchdog:
         self._lock = Lock()
 
     def release(self) -> None:
-        """End it: no driver runs, and none will be started. What the spawn table still names is left alone.
+        """End it: no driver runs, and none will be started. What is still in the spawn table is not stopped.
 
         It gets SIGKILL, which nothing can delay, and has exited by the time it is reaped: it takes 1 ms.
         """
@@ -250,7 +250,7 @@ def start_watchdog(spawn_table: SpawnTable, keep: Iterable[int]) -> Watchdog:
 
 
 def _watch(watched: int, line: int, keep: Iterable[int], spawn_table: SpawnTable) -> NoReturn:
-    """Be the watchdog. Whatever happens, this must not return into the program."""
+    """Run the watchdog. This must never return into the program, not even after an error."""
     try:
         _detach(line, keep)
         finished = _wait(watched, line, spawn_table)

@@ -4,8 +4,8 @@ Rules (SPEC 4, 5, 13, 14):
 - stderr is ASCII, since the agent decodes it strictly. On a terminal that speaks UTF-8 it is UTF-8, and lines
   are wrapped between words, except those of drivers. It contains no control sequences for a terminal.
 - On a terminal or with `-v`, a driver's stderr is shown as it comes, each line after the driver's name.
-  While the writer is full neither that nor the details of `-v` are shown: a driver never waits for a reader
-  of our stderr.
+  While the writer is full, neither this nor the lines of `-v` are shown: a driver never waits for a reader of
+  our stderr.
 - The status line shows the progress of an adjust in a bar, and the driver that is waited for. It is always
   the last line: other lines are inserted above it.
 """
@@ -207,7 +207,7 @@ def terminal_width(descriptor: int) -> int | None:
 
 
 def supports_colour(descriptor: int) -> bool:
-    """Return whether to show colour: on a terminal that has it, unless NO_COLOR is set."""
+    """Return whether to show colour: on a terminal that supports it, unless NO_COLOR is set."""
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
     return os.isatty(descriptor) and not refused
 

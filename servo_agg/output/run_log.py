@@ -6,7 +6,7 @@ Rules (SPEC 11.15-11.18, 14.26):
 - The log and the timings show the same values: both are made from these records.
 - A log line is written whole as soon as a driver's phase has ended. The thread that writes it also opens the
   log: a log that cannot be written never fails a run, and one that hangs delays its end by 1 s at most.
-- A line starts on a new line, also behind one that a full disk has truncated.
+- A line starts on a new line, also after one that a full disk has truncated.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Rules (SPEC 14):
 - Columns are aligned by their width on a terminal: an East Asian character takes two places, an accent none.
-- Whatever a driver says is shown without control characters; they are escaped.
+- Control characters in the texts of drivers are escaped.
 - With a width, no line is wider, as far as it can be made narrower. Without one nothing is cut.
 """
 

@@ -3,8 +3,8 @@
 Rules (SPEC 5, 8, 10):
 - Lines are written whole and in order. Those that wait at the same time go out in one write.
 - While a writer is `full`, enough bytes wait: the coordinator then takes no more output from drivers.
-- A descriptor that cannot take our bytes is `broken`: nothing more is written to it. `error` gives the cause
-  in words, unless it is only that nobody reads any more.
+- A descriptor that cannot be written is `broken`: nothing more is written to it. `error` is the cause, unless
+  the reader has closed its end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class OnChange(Protocol):
-        """Learn that a writer is no longer full, is broken, or has written all after `finish`.
+        """Handle a change: a writer is no longer full, is broken, or has written all after `finish`.
 
         Called in the writer's thread.
         """
@@ -39,8 +39,8 @@ loaded machine, and a final line that somebody would have read must not be lost.
 class Writer:
     """Writes lines to a descriptor from its own thread, which is started by `start` or by the first line.
 
-    broken  whether the descriptor cannot take our bytes
-    error   why it cannot, in words; "" while it can, and where nobody reads any more
+    broken  whether the descriptor cannot be written
+    error   the cause; "" while it can be written, and if the reader has closed its end
     """
 
     def __init__(self, descriptor: int, on_change: OnChange) -> None:

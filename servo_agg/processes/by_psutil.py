@@ -1,6 +1,6 @@
-"""What psutil does (SPEC 10): where there is no /proc it finds processes, where there is no pidfd it signals.
+"""Processes by psutil (SPEC 10): it finds them where there is no /proc, and signals them without pidfds.
 
-It is imported only then, and by an adjust, which must know that it is there: that takes 14 ms.
+It is imported only then, and by an adjust, which must be sure that it can be imported: that takes 14 ms.
 """
 
 from __future__ import annotations

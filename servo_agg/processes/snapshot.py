@@ -1,4 +1,4 @@
-"""One pass over all processes: who they are, and how they are related.
+"""One pass over all processes: their identities and their relations.
 
 Rules (SPEC 10):
 - A process is identified by pid and start time.

@@ -2,7 +2,7 @@
 
 Rules (SPEC 10.5-10.26):
 - A driver's tree is its descendants and every process in its session, which includes its process group.
-- Once a member, always a member, by pid and start time, whatever happens to its parent.
+- Once a member, always a member, by pid and start time, even after its parent has exited.
 - What is about to get SIGTERM is stopped by SIGSTOP while the tree is read. Otherwise, a process that it
   starts between the snapshot and SIGTERM, and that leaves its session and environment, is never found.
 - A process that has the driver's start token and did not exist at the first snapshot left the session after
@@ -56,7 +56,7 @@ def send_signal(processes: Iterable[Process], number: int) -> None:
 
 
 def _choose_sender() -> Callable[[int, int, Callable[[int], bool]], None]:
-    """Return a function that sends a signal to a pid if the process that has it is a target."""
+    """Return a function that sends a signal to a pid if its process is a target."""
     try:
         pidfd = os.pidfd_open(os.getpid())
         try:
@@ -307,7 +307,7 @@ class Tree:
             self.terminate_rest()
 
     def terminate_rest(self) -> None:
-        """Send SIGTERM and SIGCONT to what the leader left behind."""
+        """Send SIGTERM and SIGCONT to the processes that the leader left."""
         send_signal(self._members, SIGSTOP)
         _wait_until_stopped({process.pid for process in self._members})
         self.discover(Snapshot())

@@ -1,7 +1,7 @@
 """Find what is wrong with the settings that a driver describes, and with its answer to `--info`.
 
 Rules (SPEC 14):
-- A query passes descriptions on as they are: only people who ask for it see the findings.
+- A query passes descriptions on as they are: only a check shows the findings.
 - What a description need not have (`type`, `step`, `unit`) is not missed. What it has must make sense.
 - What cannot be judged because of another finding is not reported as well.
 """
@@ -80,7 +80,7 @@ def lint_setting(path: str, setting: Any) -> Iterator[Finding]:
         yield Finding(path, f"is {_named(setting)}", 'describe it by an object, such as `{"value": 4}`')
         return
     if "value" not in setting:
-        yield Finding(path, "has no `value`", "add its present value as `value`")
+        yield Finding(path, "has no `value`", "add its current value as `value`")
     kind = setting.get("type")
     if "type" in setting and kind not in _TYPES:
         yield Finding(
@@ -128,7 +128,7 @@ def _lint_values(path: str, setting: JsonObject) -> Iterator[Finding]:
     if not isinstance(values, list):
         yield Finding(path, f"`values` is {_named(values)}", "set `values` to the list of all its values")
     elif not values:
-        yield Finding(path, "`values` is empty", "list all its values, the present one too")
+        yield Finding(path, "`values` is empty", "list all its values, including the current one")
     else:
         seen = set()
         for value in values:
@@ -146,13 +146,13 @@ def _lint_value(path: str, setting: JsonObject) -> Iterator[Finding]:
     values = setting.get("values")
     if isinstance(values, list):
         what = f"`value` {_shown(value)} is not among its `values`"
-        remedy = "list the present value too, or report the value that it has"
+        remedy = "add the current value to the list, or correct `value`"
     elif not is_number(value):
         what = f"`value` is {_named(value)}"
-        remedy = "set `value` to a number, as its range demands"
+        remedy = "set `value` to a number, since the setting has a range"
     else:
         what = f"`value` {_shown(value)} is {violation(setting, value)}"
-        remedy = "report the value that it has, and a range and step that hold it"
+        remedy = "correct `value`, or describe a range and step that include it"
     yield Finding(path, what, remedy)
 
 

@@ -7,8 +7,8 @@ Rules (SPEC 4, 5, 8, 13):
 - Where a document is allowed (query, info), output from the first line that does not parse on is kept, up to
   4 MiB, and parsed as one document at the end. This applies only as long as no line was a message: after one,
   the whole output cannot be a single document.
-- After a Malformed nothing more is decoded: the driver has failed, whatever follows.
-- The same bytes give the same messages, whatever blocks they come in.
+- After a Malformed nothing more is decoded: nothing that follows can make the driver succeed.
+- The same bytes give the same messages, however they are split into blocks.
 - What we write is ASCII, one object per line. Texts are bounded.
 """
 
@@ -175,7 +175,7 @@ def parse_object(document: bytes, *, unique_keys: bool = True, expected: str = "
     except ValueError as error:
         raise ValueError(f"{error}: {quote(document)}") from None
     if not isinstance(value, dict):
-        raise ValueError(  # noqa: TRY004 - callers expect one type for whatever is wrong
+        raise ValueError(  # noqa: TRY004 - callers expect one type for all errors
             f"expected {expected}, got {json_type(value)}: {quote(document)}"
         )
     return value
@@ -227,7 +227,7 @@ _BRACKETS_TO_STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 def _depth(text: str) -> int:
     """Return the levels of nesting of a JSON text; brackets in strings do not count.
 
-    Takes time in proportion to the length, whatever the text is: no loop over its characters is in Python.
+    The time is always proportional to the length, and no loop over the characters is in Python.
     """
     from itertools import accumulate  # noqa: PLC0415 - needed only for a line with many brackets
 
@@ -238,7 +238,7 @@ def _depth(text: str) -> int:
     return max(accumulate(steps), default=0)
 
 
-# Errors in words.
+# Texts of errors.
 
 _QUOTE_LIMIT = 80
 """Bytes of a line, or characters of a key, that an error quotes."""
@@ -383,7 +383,7 @@ _BLANK_PREFIX_LIMIT = 64
 
 
 def _is_blank(line: bytes) -> bool:
-    # White space beyond the limit is a line that is too long, whatever blocks it comes in.
+    # White space beyond the limit is a line that is too long, however it is split into blocks.
     return not line or (line.isspace() and len(line) <= LINE_LIMIT)
 
 
@@ -461,7 +461,7 @@ class Decoder:
         return block
 
     def _take_pending(self, piece: bytes = b"") -> bytes:
-        """Return and forget what is pending, with `piece` behind it."""
+        """Return and clear what is pending, followed by `piece`."""
         self._pending += piece
         whole = bytes(self._pending)
         self._pending = bytearray()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from servo_agg.protocol.messages import JsonObject, Reply
 
-    # Failures that we detect, whatever the driver replied; each is the `reason` of its outcome (SPEC 13.5).
+    # Failures that we detect, in spite of any reply; each is the `reason` of its outcome (SPEC 13.5).
     Failure = Literal["timeout", "malformed", "cannot-start", "unkillable"]
     Phase = Literal["info", "query", "adjust"]
 
@@ -34,7 +34,7 @@ class RunFacts:
     stop_cause    why we stopped it through no fault of its own: the name of the signal that ends us,
                   `agent-gone`, or `failure` for that of another driver; else None
     seconds       from its start to its end
-    seconds_before_stop  from its start to the begin of our stop, 0 if it was not stopped
+    seconds_before_stop  from its start until we began to stop it, 0 if it was not stopped
     signals_sent  names of the signals that we sent it, each once, without the SIGCONT that follows a SIGTERM
     stderr        the part of its stderr that belongs in the message
     option        the option that it was called with (`--query`, `--info`); "" in an adjust
@@ -186,7 +186,7 @@ class PhaseRecord:
 
     driver   its name
     phase    what it was run for
-    start    seconds from the begin of our run to its start
+    start    seconds from the start of our run to its start
     seconds  from its start to its end
     status, reason, message  as in SPEC 7.23
     exit     its exit status, the name of the signal that killed it, None if it did not run

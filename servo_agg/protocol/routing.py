@@ -117,8 +117,10 @@ def fill_missing(request: Request, description: Description, paths: Collection[S
 def request_from_assignments(assignments: Sequence[str], description: Description) -> Request:
     """Return the request that `--set` gives, each assignment as `COMPONENT.SETTING=VALUE` (SPEC 14.21-14.23).
 
-    Names may contain dots and `=`: the longest name that is described counts. A value stays text where the
-    present value is text, else it is JSON if it parses as such. Raises UnknownSettings or BadInput.
+    Names may contain dots and `=`: the longest name that is described counts. A value stays text if the
+    current value is text. Otherwise it is JSON if it can be parsed as JSON.
+
+    Raises UnknownSettings or BadInput.
     """
     described = dict(iter_settings(description))
     paths_by_name: dict[str, list[SettingPath]] = {}

@@ -1,8 +1,8 @@
 """Descriptions and requests: their shape, and many descriptions merged into one.
 
 Rules (SPEC 4, 6, 7):
-- A description is `{"application": {"components": {C: {"settings": {S: {...}}}}, "settings": {...}}}` with
-  whatever else a driver adds. Old drivers omit the key `application`.
+- A description is `{"application": {"components": {C: {"settings": {S: {...}}}}, "settings": {...}}}`. A
+  driver may add other keys. Old drivers omit the key `application`.
 - Each setting has one owner. Everything else is merged deeply; of several leaves the later driver's is kept.
 - No function changes its arguments.
 """

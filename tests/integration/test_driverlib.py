@@ -176,7 +176,13 @@ def test_adjust_is_called_with_the_input_if_it_has_a_parameter(tmp_path: Path, d
 
 @pytest.mark.parametrize(
     ("data", "expected"),
-    [(b"", "is empty"), (b"{", "no JSON"), (b"[1]", "no JSON object"), (b"\xff{}", "no JSON")],
+    [
+        (b"", "is empty; expected a JSON object on stdin"),
+        (b"{", "is not JSON: "),
+        (b"[1]", "expected a JSON object on stdin, got a list"),
+        (b"null", "expected a JSON object on stdin, got null"),
+        (b"\xff{}", "is not JSON: "),
+    ],
 )
 def test_an_input_that_is_not_a_json_object_is_refused(tmp_path: Path, data: bytes, expected: str) -> None:
     done = Driver(tmp_path, "def adjust(self, data): pass").adjust(data)

@@ -426,7 +426,16 @@ OLDER_LIBRARY = {
         from util import run_and_track, run_and_track_cancel
         return {"child": run_and_track("./inner", "waits", progress_cb=lambda _: run_and_track_cancel())}
     """,
-        [{**OK, "child": {"status": "canceled", "reason": "asked", "message": "./inner answered canceled"}}],
+        [
+            {
+                **OK,
+                "child": {
+                    "status": "canceled",
+                    "reason": "asked",
+                    "message": "./inner replied with the status canceled",
+                },
+            }
+        ],
     ),
     "run_and_track_terminate": Row(
         """
@@ -434,7 +443,7 @@ OLDER_LIBRARY = {
         from util import run_and_track, run_and_track_terminate
         return {"child": run_and_track("./inner", "waits", progress_cb=lambda _: run_and_track_terminate())}
     """,
-        [{**OK, "child": {"status": "failed", "reason": "terminated", "message": "./inner was terminated"}}],
+        [{**OK, "child": {"status": "failed", "reason": "terminated", "message": "./inner was stopped"}}],
     ),
     "g_args": Row(
         """

@@ -77,7 +77,10 @@ def test_a_child_is_tracked_without_os_waitid(tmp_path: Path) -> None:
     driver.path.write_text(f"import os\ndel os.waitid\n{driver.path.read_text('utf-8')}", encoding="utf-8")
     assert driver.run("0", data=INPUT).reply["reply"] == {"status": "ok"}
     failed = driver.run("3", data=INPUT).reply["reply"]
-    assert (failed["reason"], failed["message"]) == ("exit-status", "./inner exited with status 3")
+    assert (failed["reason"], failed["message"]) == (
+        "exit-status",
+        "./inner replied ok but exited with status 3",
+    )
 
 
 def test_a_large_input_and_a_child_that_does_not_read_it(tmp_path: Path) -> None:
@@ -97,9 +100,12 @@ def _failure(reason: str, message: str) -> dict[str, Any]:
     [
         (
             """echo '{"status":"ok","reason":"success"}'; exit 3""",
-            _failure("exit-status", "./inner exited with status 3"),
+            _failure("exit-status", "./inner replied ok but exited with status 3"),
         ),
-        ("""echo '{"status":"ok"}'; kill -9 $$""", _failure("signal", "./inner was killed by SIGKILL")),
+        (
+            """echo '{"status":"ok"}'; kill -9 $$""",
+            _failure("signal", "./inner replied ok but was killed by SIGKILL"),
+        ),
         ("kill -40 $$", _failure("signal", "./inner was killed by signal 40")),
         ("echo why >&2", _failure("no-reply", "./inner gave no reply; stderr: why")),
         ("""echo '{"progress":1}'""", _failure("no-reply", "./inner gave no reply")),
@@ -109,7 +115,7 @@ def _failure(reason: str, message: str) -> dict[str, Any]:
         ),
         (
             """echo '{"status":"aborted"}'""",
-            {"status": "aborted", "reason": "unknown", "message": "./inner answered aborted"},
+            {"status": "aborted", "reason": "unknown", "message": "./inner replied with the status aborted"},
         ),
         (
             """echo '{"error":"E","class":"c","message":"m"}'; exit 3""",
@@ -119,11 +125,17 @@ def _failure(reason: str, message: str) -> dict[str, Any]:
             """echo '{"status":"failed","reason":"r","message":"why"}'; kill -9 $$""",
             _failure("r", "./inner was killed by SIGKILL: why"),
         ),
-        ("echo oops; exec sleep 30", _failure("malformed", "./inner prints what is no JSON object: 'oops'")),
-        ("echo '[1]'; exec sleep 30", _failure("malformed", "./inner prints what is no JSON object: '[1]'")),
+        (
+            "echo oops; exec sleep 30",
+            _failure("malformed", "./inner printed a line that is not a JSON object: 'oops'"),
+        ),
+        (
+            "echo '[1]'; exec sleep 30",
+            _failure("malformed", "./inner printed a line that is not a JSON object: '[1]'"),
+        ),
         (
             """echo '{"progress":NaN}'; exec sleep 30""",
-            _failure("malformed", "./inner prints what is no JSON object: '{\"progress\":NaN}'"),
+            _failure("malformed", "./inner printed a line that is not a JSON object: '{\"progress\":NaN}'"),
         ),
     ],
 )
@@ -136,7 +148,10 @@ def test_the_failure_of_a_child_is_returned(tmp_path: Path, inner: str, returned
     [
         (lambda path: path.unlink(), "No such file"),
         (lambda path: path.chmod(0o644), "Permission denied"),
-        (lambda path: path.write_text("#!/nowhere/python\n"), "the interpreter that its first line names"),
+        (
+            lambda path: path.write_text("#!/nowhere/python\n"),
+            "the interpreter in its #! line does not exist",
+        ),
     ],
     ids=["missing", "not executable", "no interpreter"],
 )
@@ -165,7 +180,7 @@ def test_a_silent_child_is_stopped_before_our_own_timeout(tmp_path: Path) -> Non
     inner = "echo '{\"progress\":1}'; while :; do echo noise >&2; sleep 0.05; done"
     silent = track(tmp_path, inner, OPTUNE_IO_TIMEOUT="1")
     assert (silent["reply"]["status"], silent["reply"]["reason"]) == ("failed", "timeout")
-    assert "said nothing for 0.5 s" in silent["reply"]["message"]
+    assert "was silent for 0.5 s and was stopped" in silent["reply"]["message"]
     assert silent["seconds"] >= 0.5
 
 
@@ -254,7 +269,7 @@ def test_a_child_can_be_terminated_from_anywhere(tmp_path: Path, where: str) -> 
         return dict(outcome, results=results)
     """
     reply = outer(tmp_path, "echo $$ >pid; echo '{\"progress\":1}'; exec sleep 30", methods).adjust().reply
-    assert reply["reply"] == _failure("terminated", "./inner was terminated")
+    assert reply["reply"] == _failure("terminated", "./inner was stopped")
     assert reply["results"] == [True]
     assert not alive(pid_in(tmp_path))
 

@@ -210,7 +210,7 @@ def test_a_bug_ends_in_one_final_object_and_leaves_no_driver(
     assert completed.returncode == 1
     assert (completed.reply["status"], completed.reply["reason"]) == ("failed", "internal")
     assert re.fullmatch(
-        r"internal error in servo-agg: ZeroDivisionError at .*sitecustomize\.py:\d+;"
+        r"internal error in servo-agg: ZeroDivisionError at servo_agg/drivers/process\.py:\d+;"
         r" please report it with the output of -v",
         completed.reply["message"],
     )

@@ -357,8 +357,24 @@ CASES = (
                 ("no-such-python", "no-such-python is not on PATH"),
                 ("-S A=1 no-such-python -u", "no-such-python is not on PATH"),
                 ("python3 -u", "python3 -u is not on PATH; use env -S to pass arguments"),
+                ("./no-such-python", "./no-such-python does not exist"),
             )
         ),
+        cannot_start("blanks around env", "#! \t/usr/bin/env \t no-such-python \n", "its interpreter no-such-python is not on PATH",
+            env={"OPTUNE_VERBOSE_STDERR": "none"}),
+        cannot_start("a program without the executable flag for env", "#!/usr/bin/env not-executable\n",
+            "its interpreter <servo>/bin/not-executable is not executable", before='mkdir bin; : >bin/not-executable; export PATH="$PWD/bin:$PATH"',
+            env={"OPTUNE_VERBOSE_STDERR": "none"}),
+        *(
+            failure(f"env {words} looks elsewhere", "exit-status", "driver: failed: on --query: exited with status 127, gave no reply",
+                driver=f"#!/usr/bin/env {words}\n", words=QUERY, env={"OPTUNE_VERBOSE_STDERR": "none"})
+            for words in ("-S PATH=/nowhere sh", "-S -i no-such-python")
+        ),
+        failure("exit 127 after a reply, and no program on PATH any more", "exit-status",
+            "driver: failed: replied (on --query: exited with status 127)", driver="#!/usr/bin/env program\n", words=QUERY,
+            before='mkdir bin; export PATH="$PWD/bin:$PATH"; '
+            + says("#!/bin/sh", "rm bin/program", says('{"status":"failed","message":"replied"}'), "exit 127")
+            + " >bin/program; chmod +x bin/program"),
         failure("exit 127 of a program that env has found", "exit-status", "driver: failed: on --query: exited with status 127, gave no reply",
             driver="#!/usr/bin/env sh\nexit 127\n", words=QUERY),
         cannot_start("no #! line", "echo hello\n", "it has no #! line (the first line should be, for example, #!/bin/sh)"),
