@@ -125,8 +125,8 @@ def test_sixty_drivers_that_ignore_sigterm_end_as_fast_as_one(servo: ServoDirect
         seconds = time.monotonic() - began
     assert operation.returncode == 128 + signal.SIGTERM
     assert not any(alive(pid) for pid in pids)
-    # Half a second of grace, and what the machine needs to end 180 processes.
-    assert seconds < 0.5 + allowed(0.5)
+    # The grace of a query, and what the machine needs to end 180 processes: a pass for each would take longer.
+    assert seconds < 0.5 + allowed(1)
 
 
 def test_a_signal_ends_the_program_within_half_a_second_while_stdout_is_blocked(stage: Stage) -> None:
