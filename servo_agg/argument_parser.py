@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: adjust [OPTION ...] APP < SETTINGS
-       adjust [OPTION ...] (--query | --describe | --plan) APP
+       adjust [OPTION ...] (--query | --plan | --test-driver NAME) APP
        adjust [OPTION ...] (--info | --version | --check) [APP]
 """
 """Shown before the error of a wrong command line, and at the top of the help."""
@@ -31,14 +31,15 @@ Runs every executable file in ./adjust.d as a driver, and merges the answers.
 
   APP                   adjust this application: read its settings from stdin
   --query APP           print all settings of all drivers (also: --describe)
-  --info [APP]          print the drivers' versions and whether each can cancel
-  -V, --version [APP]   print the versions as a line of text
+  --info [APP]          print the drivers' versions (-V, --version: as one line)
   --check [APP]         ask every driver; report problems and how to fix them
   --plan APP            print what an adjust would change, and change nothing
+  --test-driver NAME APP  test a driver: adjust it, and say what is wrong
 
   --set SETTING=VALUE   adjust or plan this instead of stdin; repeatable
   --only PATTERN        ask only these drivers (not in an adjust); repeatable
-  --json                with --check, --plan or --timings: print one JSON object
+  --read-only           with --test-driver: do not adjust it
+  --json                print JSON: --check, --plan, --test-driver, --timings
   --timings             print at the end, on stderr, how long each driver took
   -v, --verbose         print each step and the drivers' stderr on stderr
   -h, --help            print this text
@@ -55,9 +56,10 @@ _OPERATIONS: dict[str, Operation] = {
     "-V": "version",
     "--check": "check",
     "--plan": "plan",
+    "--test-driver": "test-driver",
 }
 
-_FLAGS = ("-v", "--verbose", "--json", "--timings", "-h", "--help")
+_FLAGS = ("-v", "--verbose", "--json", "--read-only", "--timings", "-h", "--help")
 
 _SHOWN = 80
 """Characters of a wrong word that a message shows."""
@@ -68,6 +70,10 @@ class _Parser(ArgumentParser):
         raise UsageError(message)
 
 
+_ARGUMENTS: dict[str, int | None] = {"-V": 0, "--test-driver": None}
+"""How many arguments an operation has, if not one or none: 0, or None for exactly one."""
+
+
 class _OperationAction(Action):
     """Append an operation to `operations`, and the APP after it, if there is one, to `words`."""
 
@@ -75,6 +81,9 @@ class _OperationAction(Action):
         self, _: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
     ) -> None:
         namespace.operations = [*namespace.operations, option_string]
+        if option_string == "--test-driver":
+            namespace.driver = [*namespace.driver, values]
+            return
         # For an option without an argument, argparse passes a list.
         if isinstance(values, str):
             namespace.words = [*namespace.words, values]
@@ -108,6 +117,8 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
         _application([*applications, *rest, *words]),
         assignments=found.set,
         only=found.only,
+        driver=_driver(found.driver),
+        read_only=found.read_only,
         json=found.json,
         timings=found.timings,
         verbose=found.verbose,
@@ -118,14 +129,15 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
 
 def _parser() -> ArgumentParser:
     parser = _Parser(prog="adjust", add_help=False, allow_abbrev=False)
-    parser.set_defaults(operations=[], words=[])
+    parser.set_defaults(operations=[], words=[], driver=[])
     for option in _OPERATIONS:
         parser.add_argument(
-            option, dest="operations", action=_OperationAction, nargs=0 if option == "-V" else "?"
+            option, dest="operations", action=_OperationAction, nargs=_ARGUMENTS.get(option, "?")
         )
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--timings", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
@@ -155,6 +167,7 @@ def _are_flags(word: str) -> bool:
 
 _VALUE_ERRORS = {
     "--set": "--set needs COMPONENT.SETTING=VALUE, such as --set web.cpu=4",
+    "--test-driver": "--test-driver needs the name of a driver and APP, such as --test-driver 01web demo",
     "--only": "--only needs a pattern of driver names, such as --only '01*'",
 }
 """The options that need a value, and the error if it is missing or wrong."""
@@ -175,17 +188,29 @@ def _application(words: Sequence[str]) -> str | None:
     return words[0] if words else None
 
 
+def _driver(names: Sequence[str]) -> str | None:
+    """Return the only one of the names of `--test-driver`, None if there is none. Raises UsageError."""
+    if len(names) > 1:
+        raise UsageError(f"one --test-driver only, but {len(names)} are given: {_quoted(' '.join(names))}")
+    if "" in names:
+        raise UsageError(_VALUE_ERRORS["--test-driver"])
+    return names[0] if names else None
+
+
 def _check_combination(arguments: Arguments) -> None:
     operation = arguments.operation
-    if arguments.application is None and operation in ("query", "adjust", "plan"):
+    if arguments.application is None and operation in ("query", "adjust", "plan", "test-driver"):
         raise UsageError("APP, the name of the application, is missing")
     if arguments.assignments and operation not in ("adjust", "plan"):
         raise UsageError("--set is allowed only with an adjust or --plan")
-    if arguments.only and operation in ("adjust", "version"):
+    if arguments.only and operation in ("adjust", "version", "test-driver"):
         raise UsageError("--only is allowed only with --query, --info, --check or --plan")
-    if arguments.json and operation not in ("check", "plan") and not arguments.timings:
+    if arguments.read_only and operation != "test-driver":
+        raise UsageError("--read-only is allowed only with --test-driver")
+    if arguments.json and operation not in ("check", "plan", "test-driver") and not arguments.timings:
         raise UsageError(
-            "--json is allowed only with --check, --plan or --timings; other answers are JSON anyway"
+            "--json is allowed only with --check, --plan, --test-driver or --timings; other answers are JSON"
+            " anyway"
         )
 
 

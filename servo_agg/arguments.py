@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    Operation = Literal["info", "query", "version", "adjust", "check", "plan", "help"]
+    Operation = Literal["info", "query", "version", "adjust", "check", "plan", "test-driver", "help"]
 
 _AGENT_OPERATIONS: dict[str, Operation] = {
     "--info": "info",
@@ -28,12 +28,24 @@ class Arguments:
     application  APP, None if it is not given
     assignments  the values of `--set`, each `COMPONENT.SETTING=VALUE`, in order
     only         the values of `--only`: patterns of the names of the drivers that are asked; empty: all
-    json         whether a check or plan answers with one JSON object
+    driver       the driver that `--test-driver` names, else None
+    read_only    whether it must not be adjusted
+    json         whether a check, plan or test answers with one JSON object
     timings      whether to show at the end how long each driver took
     verbose      whether to show each step
     """
 
-    __slots__ = ("application", "assignments", "json", "only", "operation", "timings", "verbose")
+    __slots__ = (
+        "application",
+        "assignments",
+        "driver",
+        "json",
+        "only",
+        "operation",
+        "read_only",
+        "timings",
+        "verbose",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,8 @@ class Arguments:
         *,
         assignments: Sequence[str] = (),
         only: Sequence[str] = (),
+        driver: str | None = None,
+        read_only: bool = False,
         json: bool = False,
         timings: bool = False,
         verbose: bool = False,
@@ -50,6 +64,8 @@ class Arguments:
         self.application = application
         self.assignments = assignments
         self.only = only
+        self.driver = driver
+        self.read_only = read_only
         self.json = json
         self.timings = timings
         self.verbose = verbose
@@ -57,7 +73,12 @@ class Arguments:
     @property
     def for_people(self) -> bool:
         """Whether the answer is text for people, so that a failure is a sentence on stderr (SPEC 14.30)."""
-        return self.operation in ("check", "plan") and not self.json
+        return self.operation in ("check", "plan", "test-driver") and not self.json
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether drivers may be adjusted, which needs the lock (SPEC 14.47, 14.48)."""
+        return self.operation == "adjust" or (self.operation == "test-driver" and not self.read_only)
 
     @property
     def reads_stdin(self) -> bool:

@@ -230,7 +230,7 @@ def main() -> NoReturn:
     try:
         spawn_table = SpawnTable()
         locks: list[int] = []
-        if arguments.operation == "adjust":
+        if arguments.adjusts:
             from servo_agg.lock import open_lock_descriptors  # noqa: PLC0415 - a query takes no lock
 
             locks = open_lock_descriptors()

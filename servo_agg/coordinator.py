@@ -101,8 +101,10 @@ class Coordinator:
             # Where the progress lines of an adjust are on the terminal too, they show what happens.
             has_status_line=on_terminal and not (arguments.operation == "adjust" and os.isatty(1)),
         )
-        # A check shows the stderr of a driver that fails in its result.
-        shows_stderr = arguments.verbose or (on_terminal and arguments.operation != "check")
+        # A check or test shows the stderr of a driver that fails in its result.
+        shows_stderr = arguments.verbose or (
+            on_terminal and arguments.operation not in ("check", "test-driver")
+        )
         self._loop = EventLoop(self.queue, self._stdout)
         self._supervisor = Supervisor(
             self.queue,
@@ -284,6 +286,17 @@ class Coordinator:
         application = arguments.application or ""
         if arguments.operation == "query":
             return query.query(context, application)
+        if arguments.operation == "test-driver":
+            from servo_agg.commands.conformance import conformance
+
+            return conformance(
+                context,
+                arguments.driver or "",
+                application,
+                read_only=arguments.read_only,
+                json=arguments.json,
+                width=terminal_width(1),
+            )
         if stdin is not None and stdin.error:
             raise BadInput(stdin.error)
         text = b"" if stdin is None else stdin.text

@@ -83,6 +83,15 @@ def require_psutil() -> None:
         ) from None
 
 
+def require_watchdog(context: Context) -> None:
+    """Check that the watchdog runs. Raises BadEnvironment (SPEC 5)."""
+    if not context.watchdog_alive():
+        raise BadEnvironment(
+            "the watchdog process, which would stop the drivers if servo-agg were killed, has exited; nothing"
+            " was changed; find out what kills processes here (out of memory?)"
+        )
+
+
 def requests_of(
     context: Context, queried: QueryResult, request: Object | None, assignments: Sequence[str]
 ) -> dict[str, Object]:
@@ -113,7 +122,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     if not config.drivers:
         refuse_without_drivers(context, request, assignments)
         return Result({"status": "ok", "reason": "no-drivers"}, 0)
-    _take_lock(context)
+    take_lock(context)
     if context.loop.cause:
         return stopped_result(context.loop.cause)
     count = len(config.drivers)
@@ -126,11 +135,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     if cause:
         return stopped_query_result(context, cause, queried.outcomes)
     require_psutil()
-    if not context.watchdog_alive():
-        raise BadEnvironment(
-            "the watchdog process, which would stop the drivers if servo-agg were killed, has exited; nothing"
-            " was changed; find out what kills processes here (out of memory?)"
-        )
+    require_watchdog(context)
     if queried.failures:
         return Result(
             {**failure_result(queried.failures), "drivers": driver_table(queried.failures, not_started)}, 1
@@ -143,7 +148,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     return _result(context, outcomes, driver_table(outcomes, others))
 
 
-def _take_lock(context: Context) -> None:
+def take_lock(context: Context) -> None:
     """Take the lock of the servo directory, waiting a while for another adjust (SPEC 10.66, 10.67).
 
     It is held until this process and the watchdog have ended. Return early if the adjust must end. Raises

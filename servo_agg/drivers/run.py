@@ -58,6 +58,12 @@ if TYPE_CHECKING:
         def __call__(self, outcome: Outcome, /) -> None:  # noqa: D102 - see the class
             ...
 
+    class WantsStop(Protocol):
+        """Returns whether a driver must be stopped; may cancel it."""
+
+        def __call__(self, run: DriverRun, now: float, /) -> bool:  # noqa: D102 - see the class
+            ...
+
 
 class PhaseOptions:
     """How the drivers of one call of `Supervisor.run` are run and judged.
@@ -70,9 +76,20 @@ class PhaseOptions:
     fail_fast     once a driver has failed, no other is started, and the others get FAIL_FAST_GRACE
     on_messages   called with the messages of a driver
     validate      called with each successful outcome
+    wants_stop    called with each driver that runs, at least every MAX_WAIT seconds; it may cancel the
+                  driver; if it returns True, the driver is stopped
     """
 
-    __slots__ = ("fail_fast", "max_parallel", "on_messages", "phase", "serial", "timeouts", "validate")
+    __slots__ = (
+        "fail_fast",
+        "max_parallel",
+        "on_messages",
+        "phase",
+        "serial",
+        "timeouts",
+        "validate",
+        "wants_stop",
+    )
 
     def __init__(
         self,
@@ -84,6 +101,7 @@ class PhaseOptions:
         fail_fast: bool = False,
         on_messages: OnMessages | None = None,
         validate: Validate | None = None,
+        wants_stop: WantsStop | None = None,
     ) -> None:
         self.phase = phase
         self.timeouts = timeouts
@@ -92,6 +110,7 @@ class PhaseOptions:
         self.fail_fast = fail_fast
         self.on_messages = on_messages
         self.validate = validate
+        self.wants_stop = wants_stop
 
     @property
     def adjusting(self) -> bool:
@@ -406,8 +425,8 @@ def not_started(call: DriverCall, options: PhaseOptions) -> Outcome:
 def stop_runs(runs: Iterable[DriverRun], cause: str | None, clock: Callable[[], float]) -> None:
     """Begin to stop runs (SPEC 10.1, 10.7). `clock` returns the time.
 
-    `cause`: the name of the signal that ends us, AGENT_GONE, or `failure` if another driver has failed; None
-    for a failure of their own.
+    `cause`: the name of the signal that ends us, AGENT_GONE, `failure` if another driver has failed,
+    `requested` by `PhaseOptions.wants_stop`; None for a failure of their own.
     """
     stops = [(run, run.begin_stop(cause)) for run in runs]
     # Together: each pass over all processes takes milliseconds.

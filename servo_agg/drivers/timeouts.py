@@ -119,11 +119,12 @@ def timeouts_for(
     """Return deadlines and graces of a phase that begins at `now`; all in seconds (SPEC 10.3, 9.5, 9.7).
 
     `limit` is I, None if it is unlimited. `grace` and `cancel_grace` count in an adjust only.
-    `checking`: the drivers are asked for a check.
+    `checking`: the drivers are asked, or adjusted, to find out what is wrong with them.
     """
     if phase == "adjust":
         # Each driver may be silent for as long as `limit`.
-        return Timeouts(grace=grace, short_grace=short_grace, cancel_grace=cancel_grace, silence=limit)
+        silence = CHECK_TIMEOUT if checking and limit is None else limit
+        return Timeouts(grace=grace, short_grace=short_grace, cancel_grace=cancel_grace, silence=silence)
     if checking and limit is None:
         limit = CHECK_TIMEOUT
     if checking and limit is not None and limit > CHECK_TIMEOUT:

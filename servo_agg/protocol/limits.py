@@ -61,3 +61,42 @@ def _range_violation(described: JsonObject, value: float) -> str | None:
         if abs(steps - round(steps)) > _NEGLIGIBLE:
             return f"between its steps of {to_json(step)}"
     return None
+
+
+def value_outside(described: JsonObject) -> Any:
+    """Return a value that a setting must refuse: above its maximum, below its minimum, or not in its list.
+
+    None if it has none of them, or if floats are not precise enough.
+    """
+    values = described.get("values")
+    if isinstance(values, list) and values:
+        return _value_not_among(values)
+    least, most, step = (described.get(key) for key in ("min", "max", "step"))
+    distance = step if is_number(step) and step > 0 else 1
+    if is_number(most):
+        outside = _sum(most, distance)
+    elif is_number(least):
+        outside = _sum(least, -distance)
+    else:
+        return None
+    return outside if violation(described, outside) else None
+
+
+def _value_not_among(values: list[Any]) -> Any:
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) == len(values):
+        return int(max(numbers)) + 1
+    text = "not-in-its-list"
+    while text in values:
+        text += "-"
+    return text
+
+
+def _sum(number: float, distance: float) -> float:
+    # Exact: in binary, 0.7 + 0.1 would be shown as 0.7999999999999999.
+    total = exact(number) + exact(distance)
+    try:
+        return int(total) if total.denominator == 1 else float(total)
+    except OverflowError:
+        # A whole number that is too large for a float, and a step with a fraction.
+        return int(total) + (1 if distance > 0 else -1)

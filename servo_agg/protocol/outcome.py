@@ -32,7 +32,7 @@ class RunFacts:
     failure       the failure that we detected, else None
     failure_text  what happened, which follows the driver's name in a sentence
     stop_cause    why we stopped it through no fault of its own: the name of the signal that ends us,
-                  `agent-gone`, or `failure` for that of another driver; else None
+                  `agent-gone`, `failure` for that of another driver, or `requested` by a test; else None
     seconds       from its start to its end
     seconds_before_stop  from its start until we began to stop it, 0 if it was not stopped
     signals_sent  names of the signals that we sent it, each once, without the SIGCONT that follows a SIGTERM

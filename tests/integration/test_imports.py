@@ -48,10 +48,14 @@ NOT_FOR_QUERIES = {
         "commands.check_drivers",
         "commands.check_permissions",
         "commands.check_report",
+        "commands.conformance",
+        "commands.conformance_rules",
         "commands.plan",
         "lock",
         "output.run_log",
         "output.tables",
+        "protocol.limits",
+        "protocol.lint",
     )
 }
 """The modules of an adjust, and of commands that only people use."""

@@ -67,6 +67,20 @@ def test_other_forms_are_left_to_argparse(words: list[str]) -> None:
             ["--query", "app", "--timings", "--json"],
             {"operation": "query", "application": "app", "timings": True, "json": True},
         ),
+        (
+            ["--test-driver", "01web", "app"],
+            {"operation": "test-driver", "driver": "01web", "application": "app"},
+        ),
+        (
+            ["app", "--test-driver=01web", "--read-only", "--json"],
+            {
+                "operation": "test-driver",
+                "driver": "01web",
+                "application": "app",
+                "read_only": True,
+                "json": True,
+            },
+        ),
         (["--no-such-option", "--help"], {"operation": "help"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -77,8 +91,10 @@ def test_options_may_stand_anywhere_and_take_values_both_ways(
     expected: dict[str, Any] = {
         "application": None,
         "assignments": [],
+        "driver": None,
         "only": [],
         "json": False,
+        "read_only": False,
         "timings": False,
         "verbose": False,
     }
@@ -87,6 +103,9 @@ def test_options_may_stand_anywhere_and_take_values_both_ways(
 
 NO_APP = "APP, the name of the application, is missing"
 ONLY_NEEDS = "--only needs a pattern of driver names, such as --only '01*'"
+ONLY_JSON = (
+    "--json is allowed only with --check, --plan, --test-driver or --timings; other answers are JSON anyway"
+)
 NO_DASH = "(APP must not begin with a dash)"
 
 
@@ -135,9 +154,23 @@ NO_DASH = "(APP must not begin with a dash)"
             ([*words, "--only=a"], "--only is allowed only with --query, --info, --check or --plan")
             for words in (["app"], ["--version"])
         ),
+        *(
+            (
+                words,
+                "--test-driver needs the name of a driver and APP, such as --test-driver 01web demo",
+            )
+            for words in (["--test-driver"], ["--test-driver=", "app"])
+        ),
+        (["--test-driver", "01web"], NO_APP),
+        (
+            ["--test-driver", "a", "--test-driver", "b", "app"],
+            "one --test-driver only, but 2 are given: 'a b'",
+        ),
+        (["--test-driver", "a", "--check"], "one at a time of --test-driver, --check"),
+        (["--read-only", "app"], "--read-only is allowed only with --test-driver"),
         (
             ["--query", "app", "--json"],
-            "--json is allowed only with --check, --plan or --timings; other answers are JSON anyway",
+            ONLY_JSON,
         ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

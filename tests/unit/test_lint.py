@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servo_agg.errors import SchemaError
-from servo_agg.protocol.limits import identity, violation
+from servo_agg.protocol.limits import identity, value_outside, violation
 from servo_agg.protocol.lint import lint_description, lint_info, lint_setting
 from servo_agg.protocol.settings import normalize_description
 
@@ -187,6 +187,33 @@ def test_any_reply_is_judged(reply: Object) -> None:
         return
     for finding in lint_description(description):
         assert finding.remedy
+
+
+@given(settings.filter(lambda setting: isinstance(setting, dict)))
+def test_a_value_outside_of_a_setting_violates_it(setting: Object) -> None:
+    value = value_outside(setting)
+    assert value is None or violation(setting, value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (RANGE, 8.5),
+        ({"min": 1, "max": 8}, 9),
+        ({"min": 1, "step": 3}, -2),
+        ({"max": 0.7, "step": 0.1}, 0.8),
+        ({"max": 10**400, "step": 0.5}, 10**400 + 1),
+        (ENUM, "not-in-its-list"),
+        ({"values": ["not-in-its-list"]}, "not-in-its-list-"),
+        ({"values": [1, 2.5]}, 3),
+        ({"value": 4}, None),
+        ({"values": []}, None),
+        ({"max": 1e300, "step": 0.5}, None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_outside_is_just_outside(setting: Object, value: object) -> None:
+    assert value_outside(setting) == value
 
 
 @given(values, values)

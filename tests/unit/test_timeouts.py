@@ -361,6 +361,8 @@ GRACES = {"short_grace": 0.5, "grace": 30.0, "cancel_grace": 300.0}
         ("query", 29, False, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
         ("info", None, False, {"until": None, "allowance": None, "silence": None, "grace": 0.5}),
         ("adjust", 29, False, {"until": None, "silence": 29, "grace": 30, "cancel_grace": 300}),
+        ("adjust", 99, True, {"until": None, "silence": 99, "grace": 30, "cancel_grace": 300}),
+        ("adjust", None, True, {"until": None, "silence": 30, "grace": 30, "cancel_grace": 300}),
         # In a check each driver has 30 s at most.
         ("query", 29, True, {"until": 129, "allowance": 29, "silence": None, "grace": 0.5}),
         ("query", 31, True, {"until": 131, "allowance": None, "silence": 30, "grace": 0.5}),

@@ -1,0 +1,453 @@
+"""SPEC 14: `--test-driver` finds which rule a driver breaks; `--check` finds nonsense in descriptions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from servo_agg.commands.conformance_rules import RULES, Verdicts, report_text
+from tests.integration.test_docs import DRIVERS_PAGE, Session, read
+from tests.support.locks import held_as_by_adjust
+from tests.support.processes import environment, wait_until
+from tests.support.servo import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.servo import ServoDirectory
+
+Object = dict[str, Any]
+
+TEMPLATE = """\
+#!/bin/sh
+restore() { exit 143; }
+fail() {
+    printf '{"status":"%s","reason":"%s","message":"%s"}\\n' "$@"
+    exit 1
+}
+case $1 in
+--info) echo '{"version":"1.0","has_cancel":true}' ;;
+--query)
+    setting='{"type":"range","min":1,"max":8,"step":1,"value":2}'
+    echo '{"application":{"components":{"web":{"settings":{"cpu":'"$setting"'}}}}}'
+    ;;
+*)
+    canceled=
+    trap 'canceled=yes' USR1
+    trap restore TERM
+    cpu=$(sed 's/.*"cpu":{"value":\\([0-9.]*\\).*/\\1/')
+    [ "$cpu" -le 8 ] || fail rejected out-of-range 'web.cpu: at most 8'
+    for percent in 0 20 40 60 80 100; do
+        [ -z "$canceled" ] || fail canceled SIGUSR1 'web.cpu is unchanged'
+        echo '{"progress":'$percent'}'
+        sleep 0.25
+    done
+    echo '{"status":"ok"}'
+    ;;
+esac
+"""
+"""A driver that keeps all rules: its adjust takes 1.5 s."""
+
+GRACE = "agg: {grace: 0.7, cancel_grace: 0.7}\n"
+
+
+def rules_of(
+    servo: ServoDirectory, name: str, *options: str, env: Mapping[str, str | None] | None = None
+) -> tuple[Object, dict[str, Object]]:
+    """Return the JSON of a test of a driver, and its rules by name."""
+    completed = servo.run("--test-driver", name, "app", "--json", *options, env=env)
+    (final,) = completed.messages
+    assert [rule["rule"] for rule in final["rules"]] == list(RULES)
+    assert list(final) == ["driver", "application", "status", "rules"]
+    failed = any(rule["verdict"] == "fail" for rule in final["rules"])
+    assert (completed.returncode, final["status"]) == ((1, "failed") if failed else (0, "ok"))
+    for rule in final["rules"]:
+        assert (rule["remedy"] is not None) == (rule["verdict"] == "fail")
+        assert rule["what"] or rule["verdict"] == "pass"
+    return final, {rule["rule"]: rule for rule in final["rules"]}
+
+
+def verdicts(rules: Mapping[str, Object], verdict: str) -> set[str]:
+    return {name for name, rule in rules.items() if rule["verdict"] == verdict}
+
+
+def test_a_driver_that_keeps_all_rules_passes_all_of_them(servo: ServoDirectory) -> None:
+    servo.configure(GRACE)
+    servo.add_script("01web", TEMPLATE)
+    servo.add_script("02hangs", "#!/bin/sh\nsleep 600\n")
+    completed = servo.run("--test-driver", "adjust.d/01web", "app")
+    assert completed.returncode == 0, completed
+    lines = completed.stdout.decode().splitlines()
+    assert [line[:30].rstrip() for line in lines[1:-2]] == list(RULES)
+    assert {line[30:].split()[0] for line in lines[1:-2]} == {"pass"}
+    assert lines[-1] == "15 passed, 0 failed, 0 not tested"
+    assert completed.stderr.decode().splitlines() == [
+        "adjusting 01web with its present values: web.cpu=2",
+        "trying web.cpu=9, above its maximum 8: it must be refused",
+        "adjusting 01web with its present values, to send it SIGUSR1",
+        "adjusting 01web with its present values, to send it SIGTERM",
+        "adjusting 01web with its present values again",
+    ]
+
+
+class Break(NamedTuple):
+    """A change to the template that breaks one rule."""
+
+    old: str
+    new: str
+    rule: str
+    what: str
+    """The beginning of what is said of it."""
+
+
+BREAKS = {
+    "no version": Break('"version":"1.0",', "", "answers --info", "--info: has no `version`"),
+    "has_cancel is a text": Break(
+        '"has_cancel":true', '"has_cancel":"yes"', "answers --info", '--info: `has_cancel` is the text "yes"'
+    ),
+    "fails on --query": Break(
+        "    setting=",
+        "    fail failed no-config 'config.yaml is missing'\n    setting=",
+        "answers --query",
+        "config.yaml is missing (on --query: exited with status 1)",
+    ),
+    "describes nothing": Break(
+        '{"application":{"components":{"web":{"settings":{"cpu":\'"$setting"\'}}}}}',
+        '{"cpu":\'"$setting"\'}',
+        "answers --query",
+        "on --query: its answer is not a description: ",
+    ),
+    "step 0": Break('"step":1', '"step":0', "describes its settings well", "web.cpu: `step` is 0"),
+    "debugging output": Break(
+        "    canceled=\n",
+        "    echo starting\n",
+        "prints JSON objects only",
+        "on an adjust: its output is malformed: ",
+    ),
+    "a banner": Break(
+        "case $1 in", "echo '=== web ==='\ncase $1 in", "prints JSON objects only", "on --info: its output is"
+    ),
+    "ok, but exit 3": Break(
+        """echo '{"status":"ok"}'""",
+        """echo '{"status":"ok"}'; exit 3""",
+        "exits with the right status",
+        "on an adjust: replied ok but exited with status 3",
+    ),
+    "says it on stderr only": Break(
+        "    setting=",
+        "    echo 'no config' >&2; exit 1\n    setting=",
+        "exits with the right status",
+        "on --query: exited with status 1, gave no reply; stderr: no config",
+    ),
+    "no status": Break(
+        '{"status":"ok"}', '{"state":"done"}', "accepts its present values", "its reply has no status"
+    ),
+    "fails": Break(
+        """echo '{"status":"ok"}'""",
+        "fail failed start-failed 'port 80 is taken'",
+        "accepts its present values",
+        "port 80 is taken (exited with status 1)",
+    ),
+    "progress 120": Break("80 100", "80 120", "progress is from 0 to 100", "printed progress 120"),
+    "progress in words": Break(
+        "'{\"progress\":'$percent'}'",
+        """'{"progress":"'$percent' %"}'""",
+        "progress is from 0 to 100",
+        "printed progress 0 %",
+    ),
+    "progress back": Break("40 60", "60 40", "progress never goes back", "progress went from 60 back to 40"),
+    "buffered": Break(
+        "'}'\n        sleep 0.25\n    done\n",
+        "'}' >>buffer\n        sleep 0.25\n    done\n    cat buffer\n",
+        "progress comes while it works",
+        "all of its output came within the last 0.1 s of ",
+    ),
+    "leaves a process": Break(
+        """    echo '{"status":"ok"}'""",
+        """    sleep 5 >/dev/null 2>&1 &\n    echo '{"status":"ok"}'""",
+        "leaves no process running",
+        "left running in its session: sleep (pid ",
+    ),
+    "accepts anything": Break(
+        '[ "$cpu" -le 8 ] || fail',
+        ": || fail",
+        "refuses a value out of range",
+        "accepted web.cpu=9, above its",
+    ),
+    "refuses without a reason": Break(
+        "fail rejected out-of-range",
+        "fail rejected ''",
+        "explains what it refuses",
+        "web.cpu=9: its reply has",
+    ),
+    "refuses with exit 0": Break(
+        "|| fail rejected",
+        """|| { echo '{"status":"rejected","reason":"no"}'; exit 0; } || fail rejected""",
+        "explains what it refuses",
+        "web.cpu=9: replied rejected but exited with status 0",
+    ),
+    "refuses without a word": Break(
+        "|| fail rejected",
+        "|| exit 1 || fail rejected",
+        "explains what it refuses",
+        "web.cpu=9: gave no reply (exited with status 1, gave no reply)",
+    ),
+    "no handler": Break(
+        "    trap 'canceled=yes' USR1\n",
+        "",
+        "ends on a cancel",
+        "has_cancel is true, but SIGUSR1 ended it: killed by SIGUSR1",
+    ),
+    "ignores a cancel": Break("canceled=yes", "", "ends on a cancel", "did not end within "),
+    "ok after a cancel": Break(
+        "fail canceled",
+        """{ echo '{"status":"ok"}'; exit; } || fail""",
+        "ends on a cancel",
+        "replied ok although",
+    ),
+    "ignores SIGTERM": Break("trap restore TERM", "trap '' TERM", "ends on SIGTERM", "did not end within "),
+    "a child ignores SIGTERM": Break(
+        "    for percent",
+        "    (trap '' TERM; sleep 1.4) >/dev/null 2>&1 &\n    for percent",
+        "ends on SIGTERM",
+        "ended on SIGTERM, but a process that it had started did not within ",
+    ),
+    "leaves a lock": Break(
+        "restore() { exit 143; }",
+        "restore() { : >locked; exit 143; }\n[ ! -e locked ] || [ $1 != app ] || exit 1",
+        "can be adjusted afterwards",
+        "after it was canceled or stopped it does not accept its present values: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS.keys())
+def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: Break) -> None:
+    servo.configure(GRACE)
+    assert TEMPLATE.count(broken.old) >= 1
+    source = TEMPLATE.replace(broken.old, broken.new)
+    servo.add_script("01web", source)
+    _, rules = rules_of(servo, "01web")
+    assert verdicts(rules, "fail") == {broken.rule}, rules
+    assert rules[broken.rule]["what"].startswith(broken.what)
+
+
+def test_every_rule_is_broken_by_a_driver_of_the_table() -> None:
+    assert {broken.rule for broken in BREAKS.values()} == set(RULES)
+
+
+# What the command refuses, and how it ends.
+
+
+def test_read_only_does_not_adjust(servo: ServoDirectory) -> None:
+    servo.add("01web", "plain")
+    with held_as_by_adjust(servo.path):
+        _, rules = rules_of(servo, "01web", "--read-only")
+    assert verdicts(rules, "pass") == set(RULES[:5])
+    assert verdicts(rules, "not-tested") == set(RULES[5:])
+    assert {event.phase for event in servo.log()} == {"info", "query"}
+
+
+def test_it_takes_the_lock_of_an_adjust(servo: ServoDirectory) -> None:
+    servo.add("01web", "plain")
+    with held_as_by_adjust(servo.path):
+        completed = servo.run("--test-driver", "01web", "app", "--json", env={"OPTUNE_IO_TIMEOUT": "1"})
+    assert completed.returncode == 1
+    assert completed.reply["reason"] == "busy"
+    assert servo.log() == []
+
+
+def test_a_driver_that_cannot_be_found_is_named_with_the_reason(servo: ServoDirectory) -> None:
+    servo.add("01web", "plain")
+    servo.add("02db", "plain").chmod(0o644)
+    servo.add("03old.bak", "plain")
+    for name, message in {
+        "01wed": f"no such driver in {servo.path}/adjust.d (did you mean 01web?): '01wed'",
+        "x": f"no such driver in {servo.path}/adjust.d (drivers: 01web): 'x'",
+        "02db": "adjust.d/02db is not executable; run: chmod +x adjust.d/02db",
+        "03old.bak": "adjust.d/03old.bak is ignored because of its name; give it another name",
+    }.items():
+        completed = servo.run("--test-driver", name, "app")
+        assert (completed.returncode, completed.stdout) == (1, b"")
+        assert completed.stderr.decode() == f"adjust: {message}\n"
+
+
+def test_the_test_of_a_driver_that_hangs_everywhere_ends(servo: ServoDirectory) -> None:
+    servo.add_script("01web", "#!/bin/sh\nexec sleep 600\n")
+    completed = servo.run("--test-driver", "01web", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
+    assert completed.returncode == 1
+    assert completed.seconds < 15
+    assert completed.stdout.decode().splitlines()[-1] == "0 passed, 2 failed, 13 not tested"
+
+
+def test_the_test_of_a_driver_that_hangs_in_an_adjust_ends(servo: ServoDirectory) -> None:
+    servo.add("01web", "silent", when="adjust")
+    _, rules = rules_of(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
+    assert verdicts(rules, "fail") == {"accepts its present values"}
+    assert "was silent for" in rules["accepts its present values"]["what"]
+
+
+def test_the_test_of_a_driver_that_never_ends_its_progress_ends(servo: ServoDirectory) -> None:
+    servo.configure(GRACE)
+    servo.add_script("01web", TEMPLATE.replace("for percent in 0 20 40 60 80 100", "percent=5; while :"))
+    _, rules = rules_of(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "0.6"})
+    assert verdicts(rules, "fail") == {"accepts its present values"}
+    assert rules["accepts its present values"]["what"].startswith("did not end within 6 s")
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_ends_it_like_any_run(servo: ServoDirectory, number: int, name: str) -> None:
+    servo.add("01web", "stubborn", when="adjust")
+    servo.configure("agg: {grace: 0.5}\n")
+    with servo.start("--test-driver", "01web", "app", "--json") as program:
+        servo.pids("01web", "grandchild")
+        program.send_signal(number)
+        completed = program.finish()
+    assert completed.returncode == 128 + number
+    assert (completed.reply["status"], completed.reply["reason"]) == ("terminated", name)
+
+
+def test_what_may_have_been_changed_is_said_when_a_signal_ends_it(servo: ServoDirectory) -> None:
+    accepting = TEMPLATE.replace('[ "$cpu" -le 8 ] || fail', "[ $cpu != 9 ] || : >accepted; : || fail")
+    servo.add_script("01web", accepting)
+    with servo.start("--test-driver", "01web", "app") as program:
+        wait_until((servo.path / "accepted").exists, 30, "the value out of range")
+        program.send_signal(signal.SIGINT)
+        completed = program.finish()
+    assert completed.returncode == 128 + signal.SIGINT
+    assert "warning: 01web may still have web.cpu=9, out of range" in completed.stderr.decode()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, None])
+def test_the_table_fits_the_terminal(width: int | None) -> None:
+    found = Verdicts()
+    found.record_pass(RULES[0], "version 1.0")
+    found.record_failure(RULES[1], "something is wrong with it, " * 9, "do this and then that " * 9)
+    found.skip(RULES[2:], "it does not describe its settings")
+    lines = report_text(found, width).splitlines()
+    assert lines[-1] == "1 passed, 1 failed, 13 not tested"
+    assert width is None or max(map(len, lines)) <= max(width, 42)
+    text = " ".join(" ".join(lines).split())
+    assert "FAIL" in text
+
+
+# Drivers that people read.
+
+
+def assert_passes(path: Path, name: str, **variables: str) -> dict[str, Object]:
+    """Test a driver of a servo directory, which must break no rule; return the rules."""
+    completed = subprocess.run(
+        ["./adjust", "--test-driver", name, "demo", "--json"],
+        cwd=path,
+        env=environment(variables),
+        capture_output=True,
+        check=False,
+    )
+    rules = {rule["rule"]: rule for rule in json.loads(completed.stdout)["rules"]}
+    assert verdicts(rules, "fail") == set(), completed
+    assert completed.returncode == 0
+    return rules
+
+
+@pytest.mark.parametrize("name", ["10envfile", "20limits"])
+def test_the_examples_pass(tmp_path: Path, name: str) -> None:
+    shutil.copytree(REPOSITORY / "adjust.d", tmp_path / "adjust.d", ignore=shutil.ignore_patterns("demo"))
+    shutil.copy(REPOSITORY / "config.yaml", tmp_path)
+    (tmp_path / "adjust").symlink_to(REPOSITORY / "adjust")
+    rules = assert_passes(tmp_path, name)
+    assert {RULES[index] for index in range(8)} <= verdicts(rules, "pass")
+
+
+def drivers_of(session: Session) -> list[str]:
+    """Return the commands of a page that write drivers and make them executable."""
+    starts = ("cat >", "chmod ", "mkdir ")
+    return [step.command for step in session.steps if step.command.startswith(starts)]
+
+
+SESSIONS = [session for session in read(DRIVERS_PAGE).sessions if drivers_of(session)]
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+def test_the_drivers_of_the_page_pass(servo: ServoDirectory, session: Session) -> None:
+    commands = drivers_of(session)
+    if not any("chmod +x" in command for command in commands):
+        commands.append("chmod +x adjust.d/*")
+    tests = 0
+    for command in commands:
+        subprocess.run(["sh", "-c", command], cwd=servo.path, check=True)
+        if "chmod +x" in command:
+            for driver in sorted(path for path in servo.drivers.iterdir() if path.is_file()):
+                source = driver.read_text(encoding="utf-8")
+                if source.startswith("#!/usr/bin/env node") and shutil.which("node") is None:
+                    pytest.skip("Node.js is not installed")
+                rules = assert_passes(servo.path, driver.name, LAMP_SECONDS="0.3")
+                assert set(RULES[:6]) <= verdicts(rules, "pass")
+                assert "SIGUSR1" not in source or verdicts(rules, "pass") == set(RULES), rules
+                tests += 1
+    assert tests >= 1
+
+
+SH_LAMP = next(
+    step.command.partition("\n")[2].rpartition("\n")[0] + "\n"
+    for session in SESSIONS
+    for step in session.steps
+    if step.command.startswith("cat >adjust.d/10lamp")
+)
+
+NEWCOMER = {
+    "an interpreter that does not exist": ("#!/bin/sh", "#!/bin/shell", "answers --info"),
+    "lines that end in CR LF": ("\n", "\r\n", "answers --info"),
+    "a line for debugging": (
+        'echo \'{"progress"',
+        'echo dimming; echo \'{"progress"',
+        "prints JSON objects only",
+    ),
+    "ok in capitals": ('{"status":"ok"}', '{"status":"OK"}', "accepts its present values"),
+    "no check of the value": ('"$watts" -le 60', '"$watts" -le 600', "refuses a value out of range"),
+    "a quote too many": ('\'{"type"', '\'{""type"', "prints JSON objects only"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "rule"), NEWCOMER.values(), ids=NEWCOMER.keys())
+def test_the_mistakes_of_a_newcomer_are_found(servo: ServoDirectory, old: str, new: str, rule: str) -> None:
+    assert old in SH_LAMP
+    servo.add_script("10lamp", SH_LAMP.replace(old, new))
+    _, rules = rules_of(servo, "10lamp")
+    assert verdicts(rules, "fail") == {rule}, rules
+
+
+# The same findings in a check.
+
+
+def test_a_check_reports_each_finding_in_a_description(servo: ServoDirectory) -> None:
+    servo.add("01web", "plain", settings='"cpu":{"type":"range","min":9,"max":8,"value":2},"mem":4')
+    servo.add("02db", "plain", has_cancel='"no"')
+    completed = servo.run("--check", "app", "--json")
+    assert completed.returncode == 1
+    (final,) = completed.messages
+    assert [(problem["drivers"], problem["what"]) for problem in final["problems"]] == [
+        (["02db"], '--info: `has_cancel` is the text "no"'),
+        (["01web"], "01web.cpu: `min` 9 is above `max` 8"),
+        (["01web"], "01web.mem: is 4"),
+    ]
+    assert all(problem["remedy"] for problem in final["problems"])
+    assert {row["driver"]: row["verdict"] for row in final["drivers"]} == dict.fromkeys(
+        ("01web", "02db"), "description"
+    )
+    text = servo.run("--check", "app").stdout.decode()
+    assert "problem 2: 01web: 01web.cpu: `min` 9 is above `max` 8" in text
+    assert "to do: set `min` to the lower end of the range" in text
+
+
+def test_a_query_passes_nonsense_on_as_it_is(servo: ServoDirectory) -> None:
+    servo.add("01web", "plain", settings='"cpu":{"type":"rnge","min":"9","value":[]}')
+    completed = servo.run("--query", "app")
+    assert completed.returncode == 0
+    settings = completed.reply["application"]["components"]["01web"]["settings"]
+    assert settings == {"cpu": {"type": "rnge", "min": "9", "value": []}}
