@@ -191,7 +191,7 @@ def _application(words: Sequence[str]) -> str | None:
 def _driver(names: Sequence[str]) -> str | None:
     """Return the only one of the names of `--test-driver`, None if there is none. Raises UsageError."""
     if len(names) > 1:
-        raise UsageError(f"one --test-driver only, but {len(names)} are given: {_quoted(' '.join(names))}")
+        raise UsageError(f"only one --test-driver is allowed, got {len(names)}: {_quoted(' '.join(names))}")
     if "" in names:
         raise UsageError(_VALUE_ERRORS["--test-driver"])
     return names[0] if names else None

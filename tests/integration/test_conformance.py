@@ -109,7 +109,7 @@ class Break(NamedTuple):
 BREAKS = {
     "no version": Break('"version":"1.0",', "", "answers --info", "--info: has no `version`"),
     "has_cancel is a text": Break(
-        '"has_cancel":true', '"has_cancel":"yes"', "answers --info", '--info: `has_cancel` is the text "yes"'
+        '"has_cancel":true', '"has_cancel":"yes"', "answers --info", '--info: `has_cancel` is the string "yes"'
     ),
     "fails on --query": Break(
         "    setting=",
@@ -128,10 +128,10 @@ BREAKS = {
         "    canceled=\n",
         "    echo starting\n",
         "prints JSON objects only",
-        "on an adjust: its output is malformed: ",
+        "on an adjust: printed a line that is not JSON: ",
     ),
     "a banner": Break(
-        "case $1 in", "echo '=== web ==='\ncase $1 in", "prints JSON objects only", "on --info: its output is"
+        "case $1 in", "echo '=== web ==='\ncase $1 in", "prints JSON objects only", "on --info: printed a line that is not JSON"
     ),
     "ok, but exit 3": Break(
         """echo '{"status":"ok"}'""",
@@ -366,8 +366,14 @@ def test_the_examples_pass(tmp_path: Path, name: str) -> None:
 
 def drivers_of(session: Session) -> list[str]:
     """Return the commands of a page that write drivers and make them executable."""
-    starts = ("cat >", "chmod ", "mkdir ")
-    return [step.command for step in session.steps if step.command.startswith(starts)]
+    commands = []
+    for step in session.steps:
+        if step.command.startswith("cat >"):
+            commands.append(step.command)
+        else:
+            lines = step.command.splitlines()
+            commands += [line for line in lines if line.startswith(("chmod ", "mkdir "))]
+    return commands
 
 
 SESSIONS = [session for session in read(DRIVERS_PAGE).sessions if drivers_of(session)]
@@ -432,7 +438,7 @@ def test_a_check_reports_each_finding_in_a_description(servo: ServoDirectory) ->
     assert completed.returncode == 1
     (final,) = completed.messages
     assert [(problem["drivers"], problem["what"]) for problem in final["problems"]] == [
-        (["02db"], '--info: `has_cancel` is the text "no"'),
+        (["02db"], '--info: `has_cancel` is the string "no"'),
         (["01web"], "01web.cpu: `min` 9 is above `max` 8"),
         (["01web"], "01web.mem: is 4"),
     ]

@@ -164,9 +164,9 @@ NO_DASH = "(APP must not begin with a dash)"
         (["--test-driver", "01web"], NO_APP),
         (
             ["--test-driver", "a", "--test-driver", "b", "app"],
-            "one --test-driver only, but 2 are given: 'a b'",
+            "only one --test-driver is allowed, got 2: 'a b'",
         ),
-        (["--test-driver", "a", "--check"], "one at a time of --test-driver, --check"),
+        (["--test-driver", "a", "--check"], "only one operation is allowed, got --test-driver, --check"),
         (["--read-only", "app"], "--read-only is allowed only with --test-driver"),
         (
             ["--query", "app", "--json"],
