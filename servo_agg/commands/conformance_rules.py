@@ -136,9 +136,9 @@ def report_text(verdicts: Verdicts, width: int | None) -> str:
     rule_width = max(map(display_width, RULES))
     before = rule_width + len("not tested") + 4
     column = None if width is None else width - before
-    rows = [["rule", "verdict", "what was seen, and what to do"]]
+    rows = [["rule", "verdict", "what was seen, and the remedy"]]
     for verdict in verdicts:
-        texts = [verdict.what, f"to do: {verdict.remedy}" if verdict.remedy else ""]
+        texts = [verdict.what, f"remedy: {verdict.remedy}" if verdict.remedy else ""]
         texts = [_shortened(text) for text in texts if text]
         head = [verdict.rule, _WORDS[verdict.kind]]
         if column is not None and column < _MIN_COLUMN:

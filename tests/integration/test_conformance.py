@@ -109,7 +109,10 @@ class Break(NamedTuple):
 BREAKS = {
     "no version": Break('"version":"1.0",', "", "answers --info", "--info: has no `version`"),
     "has_cancel is a text": Break(
-        '"has_cancel":true', '"has_cancel":"yes"', "answers --info", '--info: `has_cancel` is the string "yes"'
+        '"has_cancel":true',
+        '"has_cancel":"yes"',
+        "answers --info",
+        '--info: `has_cancel` is the string "yes"',
     ),
     "fails on --query": Break(
         "    setting=",
@@ -131,7 +134,10 @@ BREAKS = {
         "on an adjust: printed a line that is not JSON: ",
     ),
     "a banner": Break(
-        "case $1 in", "echo '=== web ==='\ncase $1 in", "prints JSON objects only", "on --info: printed a line that is not JSON"
+        "case $1 in",
+        "echo '=== web ==='\ncase $1 in",
+        "prints JSON objects only",
+        "on --info: printed a line that is not JSON",
     ),
     "ok, but exit 3": Break(
         """echo '{"status":"ok"}'""",
@@ -448,7 +454,7 @@ def test_a_check_reports_each_finding_in_a_description(servo: ServoDirectory) ->
     )
     text = servo.run("--check", "app").stdout.decode()
     assert "problem 2: 01web: 01web.cpu: `min` 9 is above `max` 8" in text
-    assert "to do: set `min` to the lower end of the range" in text
+    assert "remedy: set `min` to the lower end of the range" in text
 
 
 def test_a_query_passes_nonsense_on_as_it_is(servo: ServoDirectory) -> None:
