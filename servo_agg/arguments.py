@@ -30,7 +30,7 @@ class Arguments:
     only         the values of `--only`: patterns of the names of the drivers that are asked; empty: all
     driver       the driver that `--test-driver` names, else None
     read_only    whether it must not be adjusted
-    json         whether a check, plan or test answers with one JSON object
+    json         whether a check, plan or test answers with one JSON object, and `timings` are one
     timings      whether to show at the end how long each driver took
     verbose      whether to show each step
     """

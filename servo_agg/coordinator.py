@@ -23,7 +23,7 @@ from servo_agg.commands.query import (
     warn_about_drivers,
 )
 from servo_agg.config import environment_timeout, read_config
-from servo_agg.drivers.events import EventLoop, StdinRead, Wakeup
+from servo_agg.drivers.events import AGENT_GONE, EventLoop, StdinRead, Wakeup
 from servo_agg.drivers.supervisor import Supervisor
 from servo_agg.drivers.timeouts import driver_timeout
 from servo_agg.errors import BadConfiguration, BadInput, MissingAdjustD, UserError, resource_error
@@ -162,12 +162,13 @@ class Coordinator:
             self._stderr.drain(0.25)
         self._write_result(result.final)
         self.status = result.status
-        if not self._loop.flush():
+        written = self._loop.flush()
+        if not written:
             self.status = exit_status(self._loop.shutdown.signal)
         if self._stdout.error:
             self._console.warn(f"adjust: cannot write the answer to stdout: {self._stdout.error}")
         if self._run_log is not None:
-            self._finish_run_log(self._run_log, result.final)
+            self._finish_run_log(self._run_log, result, written=written)
         self._stderr.drain(0.25)
         self._finish()
 
@@ -184,12 +185,12 @@ class Coordinator:
         else:
             self._stdout.write(encode(final))
 
-    def _finish_run_log(self, run_log: RunLog, final: dict[str, Any] | str) -> None:
+    def _finish_run_log(self, run_log: RunLog, result: Result, *, written: bool) -> None:
         arguments = self._arguments
         requested = None if self._context is None else self._context.requested
-        run_log.record_run(
-            arguments.operation, final, self.status, None if requested is None else values_by_name(requested)
-        )
+        settings = None if requested is None else values_by_name(requested)
+        summary = result.summary() if written or result.status else self._unwritten_summary()
+        run_log.record_run(arguments.operation, summary, self.status, settings)
         run_log.close(self._console.warn)
         if arguments.timings:
             from servo_agg.output.tables import timing_chart, timing_object
@@ -200,6 +201,14 @@ class Coordinator:
                 return
             for line in timing_chart(run_log.records, total, width=width, escape=self._console.escape):
                 self._console.show(line)
+
+    def _unwritten_summary(self) -> dict[str, str]:
+        """Return what the log says of a success that stdout did not take (SPEC 5.36)."""
+        return {
+            "status": "terminated",
+            "reason": self._loop.shutdown.signal or AGENT_GONE,
+            "message": f"cannot write the answer to stdout: {self._stdout.error or 'nobody reads it'}",
+        }
 
     def _final_result(self) -> Result:
         try:
@@ -234,10 +243,10 @@ class Coordinator:
         config = self._read_config(errors)
         if config is None:
             return stopped_result(loop.cause or "")
-        if arguments.only:
-            config.select_drivers(arguments.only)
         if config.log is not None:
             self._start_run_log().write_to(config.log)
+        if arguments.only:
+            config.select_drivers(arguments.only)
         supervisor.environment = config.environment
         supervisor.shorten_stderr = lambda text: shorten_stderr(text, config.stderr)
         self._context = context = Context(

@@ -29,6 +29,7 @@ from servo_agg.protocol.routing import (
     refuse_misplaced_settings,
     request_from_assignments,
     route,
+    unmatched_request,
 )
 from servo_agg.protocol.settings import validate_shape
 
@@ -117,7 +118,7 @@ def adjust(context: Context, application: str, stdin: bytes, assignments: Sequen
     BadInput, UnknownSettings, Conflict, Busy or BadEnvironment before any driver is adjusted.
     """
     request = None if assignments else read_request(stdin)
-    context.requested = request
+    context.requested = unmatched_request(assignments) if request is None else request
     config = context.config
     if not config.drivers:
         refuse_without_drivers(context, request, assignments)

@@ -21,6 +21,7 @@ from servo_agg.commands.query import (
 )
 from servo_agg.config import STDERR_WORDS, VERBOSE_STDERR, quoted_value
 from servo_agg.errors import Conflict, UserError, close_matches, install_command
+from servo_agg.output.tables import pluralize
 from servo_agg.protocol.lint import lint_description, lint_info
 from servo_agg.protocol.settings import iter_settings, join_names
 
@@ -71,6 +72,7 @@ def check(
     remarks = _remarks(context, application, drivers_fail=bool(driver_check.problems))
     rows = [_row(name, infos.get(name), queries.get(name), problems) for name in config.drivers]
     status = 1 if problems else 0
+    failure = _failure(problems) if problems else None
     if json:
         final = {
             "status": "failed" if problems else "ok",
@@ -83,8 +85,15 @@ def check(
             ],
             "remarks": [remark.text for remark in remarks],
         }
-        return Result(final, status)
-    return Result(report_text(rows, problems, remarks, width, colour=colour), status)
+        return Result(final, status, failure)
+    return Result(report_text(rows, problems, remarks, width, colour=colour), status, failure)
+
+
+def _failure(problems: Sequence[Problem]) -> Object:
+    """Return what the log says of a check that found problems."""
+    whats = (": ".join(filter(None, [", ".join(problem.drivers), problem.what])) for problem in problems)
+    message = "\n".join([f"{pluralize(len(problems), 'problem')} found", *whats])
+    return {"status": "failed", "reason": "problems", "message": message}
 
 
 def _description_problems(infos: Mapping[str, Outcome], queries: Mapping[str, Outcome]) -> list[Problem]:

@@ -13,6 +13,7 @@ from servo_agg.output.tables import display_width, escape_unprintable, table, tr
 from servo_agg.protocol.limits import violation
 from servo_agg.protocol.messages import parse_value, to_json
 from servo_agg.protocol.outcome import failure_result
+from servo_agg.protocol.routing import unmatched_request
 from servo_agg.protocol.settings import dotted_path, iter_settings
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ def plan(
     `failed` and the exit status 1. Raises BadInput, UnknownSettings or Conflict.
     """
     request = None if assignments else read_request(stdin)
-    context.requested = request
+    context.requested = unmatched_request(assignments) if request is None else request
     if not context.config.drivers:
         refuse_without_drivers(context, request, assignments)
     queried = query_drivers(context, application, context.loop.now())
@@ -61,7 +62,8 @@ def plan(
             ]
             drivers.append({"driver": name, "input": requests[name], "settings": settings})
     skipped = [name for name in context.config.drivers if name not in requests]
-    wrong = any(change["wrong"] for driver in drivers for change in driver["settings"])
+    wrong = [change for driver in drivers for change in driver["settings"] if change["wrong"]]
+    failure = _failure(wrong) if wrong else None
     status = 1 if wrong else 0
     if json:
         final = {
@@ -70,8 +72,15 @@ def plan(
             "drivers": drivers,
             "skipped": skipped,
         }
-        return Result(final, status)
-    return Result("\n".join(_lines(drivers, skipped, width)), status)
+        return Result(final, status, failure)
+    return Result("\n".join(_lines(drivers, skipped, width)), status, failure)
+
+
+def _failure(wrong: Sequence[Object]) -> Object:
+    """Return what the log says of a plan with values that are wrong."""
+    names = (dotted_path((change["component"], change["setting"])) for change in wrong)
+    message = "\n".join(f"{name}: {change['wrong']}" for name, change in zip(names, wrong))
+    return {"status": "failed", "reason": "wrong-values", "message": message}
 
 
 def _change(path: tuple[str | None, str], described: Any, setting: Any) -> Object:

@@ -32,13 +32,26 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """How a run ended: the final object, or a text for people, and the exit status."""
+    """How a run ended.
 
-    __slots__ = ("final", "status")
+    final    the final object, or a text for people
+    status   the exit status
+    failure  the `status`, `reason` and `message` of a failure for the log, if `final` does not have them
+    """
 
-    def __init__(self, final: Object | str, status: int) -> None:
+    __slots__ = ("failure", "final", "status")
+
+    def __init__(self, final: Object | str, status: int, failure: Object | None = None) -> None:
         self.final = final
         self.status = status
+        self.failure = failure
+
+    def summary(self) -> Object:
+        """Return `status`, `reason` and `message` of the run; those of a success may be missing."""
+        if self.failure is not None:
+            return self.failure
+        final = self.final if isinstance(self.final, dict) else {}
+        return {key: final[key] for key in ("status", "reason", "message") if isinstance(final.get(key), str)}
 
 
 class Context:
@@ -53,7 +66,8 @@ class Context:
     debug           `debug(line)` writes a line to stderr with `-v`
     locks           descriptors of what an adjust must lock, see `servo_agg.lock`
     watchdog_alive  `watchdog_alive()` returns whether the watchdog runs
-    requested       the input of an adjust or plan once it is known, else None
+    requested       the input of an adjust or plan, None if there is none. With `--set`, the names and values
+                    are not matched with what is described until the query has ended
     """
 
     def __init__(
@@ -278,7 +292,8 @@ def version(context: Context, application: str | None) -> Result:
     failures = [outcome for outcome in outcomes if not outcome.ok]
     if failures:
         context.warn(failure_lines(failures))
-    return Result(version_line(outcomes), 1 if failures else 0)
+        return Result(version_line(outcomes), 1, failure_result(failures))
+    return Result(version_line(outcomes), 0)
 
 
 def _run_info(context: Context, application: str | None) -> list[Outcome]:

@@ -2,7 +2,7 @@
 
 A log line is JSON. The last line of a run is about the run itself.
 
-Rules (SPEC 11.15-11.18, 14.26):
+Rules (SPEC 11.15-11.21, 14.26, 14.39):
 - The log and the timings show the same values: both are made from these records.
 - A log line is written whole as soon as a driver's phase has ended. The thread that writes it also opens the
   log: a log that cannot be written never fails a run, and one that hangs delays its end by 1 s at most.
@@ -37,6 +37,12 @@ _NOT_OPEN = -1
 """Stands for a descriptor."""
 
 _NEWLINE = ord("\n")
+
+_APPEND_WAIT = 0.02
+"""Seconds in which a line that another run is appending grows: a large write becomes visible in parts."""
+
+_APPEND_POLLS = 10
+"""How often an incomplete last line is read again while it grows."""
 
 _DRAIN_TIMEOUT = 1.0
 """Seconds that the log has at the end of a run to take what is still unwritten."""
@@ -111,10 +117,18 @@ class _LogWriter(Writer):
         if self._reader == _NOT_OPEN:
             return self._line_truncated
         try:
-            size = os.fstat(self._reader).st_size
-            return size > 0 and os.pread(self._reader, 1, size - 1) not in (b"\n", b"")
+            before = -1
+            for _ in range(_APPEND_POLLS):
+                size = os.fstat(self._reader).st_size
+                if size <= 0 or os.pread(self._reader, 1, size - 1) in (b"\n", b""):
+                    return False
+                if size == before:
+                    break
+                before = size
+                time.sleep(_APPEND_WAIT)
         except OSError:
             return self._line_truncated
+        return True
 
 
 def _is_in_use(descriptor: int) -> bool:
@@ -137,6 +151,9 @@ _MAX_SETTINGS = 256
 
 _MAX_VALUE = 256
 """Bytes of the JSON of a requested value; of a longer one the beginning is logged, as a string."""
+
+_MAX_NAME = 256
+"""Characters of the name of a requested setting; of a longer one the beginning is logged."""
 
 
 class RunLog:
@@ -175,31 +192,31 @@ class RunLog:
             self._writer.write(encode(self._driver_line(record)))
 
     def record_run(
-        self, command: str, final: JsonObject | str, exit_status: int, settings: JsonObject | None
+        self, command: str, summary: JsonObject, exit_status: int, settings: JsonObject | None
     ) -> None:
-        """Write the line of the whole run to the log file (SPEC 11).
+        """Write the line of the whole run to the log file (SPEC 11.19, 11.20).
 
-        `command` is the operation, `final` the final object or text, `settings` what was asked for in an
-        adjust, as `{setting: value}`, else None.
+        `command` is the operation, `summary` has `status`, `reason` and `message` unless they are those of a
+        success, `settings` is what was asked for in an adjust, as `{setting: value}`, else None.
         """
         if self._writer is None:
             return
-        final = final if isinstance(final, dict) and exit_status else {}
         line = {
             **self._begin_line(0.0),
             "command": command,
             "phase": "run",
             "start": 0.0,
             "seconds": round(time.monotonic() - self._started, 3),
-            "status": truncate_word(final.get("status") or ("failed" if exit_status else "ok")),
-            "reason": truncate_word(final.get("reason") or ("unknown" if exit_status else "success")),
-            "message": truncate(final.get("message") or "", _MESSAGE_SHARES),
+            "status": truncate_word(summary.get("status", "ok")),
+            "reason": truncate_word(summary.get("reason", "success")),
+            "message": truncate(summary.get("message", ""), _MESSAGE_SHARES),
             "exit": exit_status,
         }
         if settings is not None:
-            line["settings"] = {
-                name: _bounded(value) for name, value in list(settings.items())[:_MAX_SETTINGS]
-            }
+            logged = list(settings.items())[:_MAX_SETTINGS]
+            line["settings"] = {_bounded_name(name): _bounded(value) for name, value in logged}
+            if len(settings) > len(logged):
+                line["settings_omitted"] = len(settings) - len(logged)
         self._writer.write(encode(line))
 
     def close(self, warn: Warn) -> None:
@@ -233,6 +250,10 @@ class RunLog:
         moment = self._started_utc + start
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
         return f"{seconds}.{int(moment % 1 * 1000):03d}Z"
+
+
+def _bounded_name(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
 
 
 def _bounded(value: object) -> object:

@@ -153,6 +153,21 @@ def request_from_assignments(assignments: Sequence[str], description: Descriptio
     return {"application": application}
 
 
+def unmatched_request(assignments: Sequence[str]) -> Request:
+    """Return a request for the log from `--set`, while it is not known what is described.
+
+    A name ends at the first `=`, and is that of a setting of the application even if it has a dot.
+    """
+    settings: JsonObject = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        try:
+            settings[name] = {"value": parse_value(text)}
+        except ValueError:
+            settings[name] = {"value": text}
+    return {"application": {"settings": settings}}
+
+
 def _longest_described(assignment: str, paths_by_name: Mapping[str, object]) -> str | None:
     """Return the longest described name before a `=` of an assignment; None when there is none."""
     ends = (end for end, character in enumerate(assignment) if character == "=")

@@ -1,4 +1,4 @@
-"""SPEC 11.15-11.18, 14.26: `--timings` and the `log` show what each driver did and when."""
+"""SPEC 11.15-11.21, 14.26, 14.39: `--timings` and the `log` show what each driver did and when."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.support.locks import held_as_by_adjust
 from tests.support.processes import wait_until
+from tests.support.servo import REPOSITORY
 from tests.support.sources import sitecustomize
 
 if TYPE_CHECKING:
@@ -334,6 +338,9 @@ def test_lines_of_many_runs_at_once_are_not_mixed(servo: ServoDirectory) -> None
     assert sorted((line["application"], line["driver"]) for line in logged(servo)) == sorted(
         (f"app{number}", name) for number in range(8) for name in names
     )
+    # Each run has an id of its own.
+    assert len({(line["application"], line["run"]) for line in all_logged(servo)}) == 8
+    assert len({line["run"] for line in all_logged(servo)}) == 8
 
 
 def test_the_log_is_appended_to_relative_to_the_servo_directory(servo: ServoDirectory) -> None:
@@ -513,6 +520,11 @@ TWO = b'{"application":{"components":{"web":{"settings":{"cpu":{"value":4},"mem"
             b'{"application":{"components":{"db":{"settings":{"cpu":{"value":4}}}}}}',
             ("adjust", "failed", "unknown-settings", 1, {"db.cpu": 4}),
         ),
+        (["app", "--set", "web.cpus=4"], b"", ("adjust", "failed", "unknown-settings", 1, {"web.cpus": 4})),
+        (["bad", "--set", "web.cpu=a=b"], b"", ("adjust", "failed", "unstable", 1, {"web.cpu": "a=b"})),
+        (["app"], b'{"application":{}}', ("adjust", "ok", "no-settings-to-adjust", 0, {})),
+        (["--plan", "app"], b"{}", ("plan", "failed", "bad-input", 1, None)),
+        (["--query", "app", "--only", "x*"], b"", ("query", "failed", "bad-input", 1, None)),
         (["--query", "bad"], b"", ("query", "failed", "unstable", 1, None)),
     ],
     ids=str,
@@ -533,7 +545,12 @@ def test_the_last_line_of_a_run_is_about_the_run(
     completed = servo.run(*words, input=given)
     line = last_run(servo)
     assert outcome_of(line) == outcome
-    assert line["message"] == (completed.reply["message"] if outcome[1] == "failed" else "")
+    if outcome[1] != "failed":
+        assert line["message"] == ""
+    elif words[0] == "--plan":
+        assert completed.stderr.decode() == f"adjust: {line['message']}\n"
+    else:
+        assert line["message"] == completed.reply["message"]
     assert line["application"] == next((word for word in words if word in ("app", "bad")), None)
     assert line["seconds"] > 0
     # All lines of a run have its id, and no other run has it.
@@ -555,9 +572,101 @@ def test_a_run_that_a_signal_has_ended_is_logged_with_it(servo: ServoDirectory) 
     assert line["message"].startswith("terminated by SIGTERM; 01a had not answered --query for ")
 
 
+def test_failures_without_a_final_object_are_logged_with_a_reason(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "exit3", component="web", when="info")
+    servo.add_script(
+        "02b",
+        """\
+        #!/bin/sh
+        case $1 in
+        --info) echo '{"version":"1"}';;
+        *) echo '{"application":{"components":{"b":{"settings":{"n":{"type":"range","value":1,"min":1,"max":2,"step":1}}}}}}'
+        esac
+        """,  # noqa: E501 - one line of JSON
+    )
+    ends = []
+    for words in (["--version"], ["--check"], ["--check", "--json"], ["--plan", "app", "--set", "b.n=9"]):
+        assert servo.run(*words).returncode == 1
+        line = last_run(servo)
+        ends.append((*outcome_of(line)[:3], line["message"].split("\n")[0]))
+    *checks, plan = ends[1:]
+    assert ends[0][:3] == ("version", "failed", "exit-status")
+    assert ends[0][3].startswith("01a: failed: on --info: ")
+    assert checks == [("check", "failed", "problems", "1 problem found")] * 2
+    assert plan[:3] == ("plan", "failed", "wrong-values")
+    assert plan[3].startswith("b.n: ")
+
+
+@pytest.mark.parametrize(
+    "words", [["--query", "app"], ["--info"], ["--plan", "app", "--set", "a.cpu=4"]], ids=str
+)
+def test_a_success_that_stdout_does_not_take_is_logged_as_that(
+    servo: ServoDirectory, words: list[str]
+) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain", component="a")
+    with open("/dev/full", "wb") as full:
+        assert servo.run(*words, stdout=full).returncode == 1
+    line = last_run(servo)
+    assert outcome_of(line)[1:4] == ("terminated", "agent-gone", 1)
+    assert line["message"] == "cannot write the answer to stdout: No space left on device"
+
+
+def test_a_busy_adjust_is_logged_with_its_settings(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain", component="web")
+    with held_as_by_adjust(servo.path):
+        servo.run("app", "--set", "web.cpu=4", env={"OPTUNE_IO_TIMEOUT": "2"})
+    (line,) = all_logged(servo)
+    assert outcome_of(line) == ("adjust", "failed", "busy", 1, {"web.cpu": 4})
+
+
+def test_a_conflict_is_logged_with_its_settings(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain", component="web")
+    servo.add("02b", "plain", component="web")
+    assert servo.adjust("web.cpu").returncode == 1
+    assert outcome_of(last_run(servo)) == ("adjust", "failed", "conflict", 1, {"web.cpu": 4})
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "cancel", "agent-gone"])
+def test_an_adjust_that_is_ended_is_logged_with_its_settings(servo: ServoDirectory, end: str) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "silent" if end == "SIGTERM" else "cancelable")
+    with servo.agent().start_adjust("app", servo.request("01a.cpu")) as running:
+        wait_until(lambda: servo.log(phase="adjust"), 30, "the adjust")
+        if end == "SIGTERM":
+            running.send_signal(signal.SIGTERM)
+        elif end == "cancel":
+            running.send_signal(signal.SIGUSR1)
+        else:
+            running.close_stdout()
+        running.finish(30)
+    status, reason, code = {
+        "SIGTERM": ("terminated", "SIGTERM", 128 + signal.SIGTERM),
+        "cancel": ("canceled", "SIGUSR1", 1),
+        "agent-gone": ("terminated", "agent-gone", 1),
+    }[end]
+    lines = all_logged(servo)
+    assert outcome_of(lines[-1]) == ("adjust", status, reason, code, {"01a.cpu": 4})
+    assert lines[-1]["message"]
+    # It is the only one of its run.
+    assert [line["phase"] for line in lines if line["run"] == lines[-1]["run"]].count("run") == 1
+
+
+def test_a_run_that_cannot_be_logged_leaves_no_line(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    assert servo.run("--nonsense").returncode == 2
+    assert servo.run("--info", env={"OPTUNE_IO_TIMEOUT": "soon"}).returncode == 1
+    servo.configure("agg: {log: run.log, nonsense: 1}")
+    assert servo.run("--info").returncode == 1
+    assert not (servo.path / "run.log").exists()
+
+
 def test_messages_and_settings_in_the_log_are_bounded(servo: ServoDirectory) -> None:
     servo.configure("agg: {log: run.log}")
-    settings = {f"s{number}": {"value": "x" * 10_000} for number in range(300)}
+    settings = {f"s{number:03}" + "n" * 1000: {"value": "x" * 10_000} for number in range(300)}
     description = {"application": {"components": {"web": {"settings": settings}}}}
     (servo.path / "description").write_text(json.dumps(description), encoding="ascii")
     servo.add_script(
@@ -576,6 +685,8 @@ def test_messages_and_settings_in_the_log_are_bounded(servo: ServoDirectory) -> 
     assert len(run["message"]) <= 1024
     assert len(run["settings"]) == 256
     assert {len(value) for value in run["settings"].values()} == {256 + len("...")}
+    assert {len(name) for name in run["settings"]} == {256 + len("...")}
+    assert run["settings_omitted"] == 44
 
 
 def test_a_log_can_be_renamed_while_runs_go_on(servo: ServoDirectory) -> None:
@@ -593,6 +704,64 @@ def test_a_log_can_be_renamed_while_runs_go_on(servo: ServoDirectory) -> None:
     assert sorted((line["application"], line["phase"]) for line in lines) == sorted(
         (f"app{number}", phase) for number in range(10) for phase in ("query", "run")
     )
+
+
+LOGROTATE = shutil.which("logrotate", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@pytest.mark.skipif(LOGROTATE is None, reason="logrotate is not installed")
+def test_the_recipe_for_logrotate_loses_no_line(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: agg.log}")
+    servo.add("01a", "plain")
+    page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^/servo/agg\.log \{\n.*?^\}\n", page, re.MULTILINE | re.DOTALL)
+    # Uncompressed, to be read below.
+    recipe = re.sub(" +(delay)?compress\n", "", recipe)
+    configuration = servo.path.parent / "logrotate.conf"
+    # The defaults of Debian, which the recipe must override.
+    configuration.write_text(f"create\n{recipe.replace('/servo/agg.log', str(servo.path / 'agg.log'))}")
+    configuration.chmod(0o644)
+    servo.path.chmod(0o755)
+    rotate = [str(LOGROTATE), "--force", "--state", str(servo.path.parent / "state"), str(configuration)]
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for number in range(4):
+            runs.append(stack.enter_context(servo.start("--query", f"app{number}")))
+            wait_until((servo.path / "agg.log").exists, 30, "the log")
+            subprocess.run(rotate, check=True)
+        assert [run.finish().returncode for run in runs] == [0] * 4
+    names = [path.name for path in servo.path.glob("agg.log*") if path.stat().st_size]
+    assert not [name for name in names if name.endswith(".backup")]
+    assert sorted(
+        (line["application"], line["phase"]) for name in names for line in all_logged(servo, name)
+    ) == [(f"app{number}", phase) for number in range(4) for phase in ("query", "run")]
+
+
+APPENDED = """
+    import os
+
+    read = os.pread
+    parts = [b'er"', b'}\\n']
+
+    def pread(descriptor, size, offset):
+        found = read(descriptor, size, offset)
+        if parts:
+            log = os.open("run.log", os.O_WRONLY | os.O_APPEND)
+            os.write(log, parts.pop(0))
+            os.close(log)
+        return found
+
+    os.pread = pread
+"""
+"""Another run is appending a line, which becomes visible in parts."""
+
+
+def test_a_line_that_another_run_is_appending_is_not_taken_for_a_truncated_one(servo: ServoDirectory) -> None:
+    servo.configure("agg: {log: run.log}")
+    servo.add("01a", "plain", component="web")
+    (servo.path / "run.log").write_bytes(b'{"phase":"oth')
+    assert servo.run("--query", "app", env=sitecustomize(servo, APPENDED)).returncode == 0
+    assert [line["phase"] for line in all_logged(servo)] == ["other", "query", "run"]
 
 
 # Timings as JSON.
