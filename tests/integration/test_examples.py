@@ -1,6 +1,7 @@
 """The example drivers of adjust.d, run as the aggregator runs them: by their paths, from a servo directory.
 
 Each test works on a copy of the repository's adjust.d and config.yaml, without adjust.d/demo.
+All that the drivers print must match the schemas of docs/schemas.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from tests.support.processes import environment
+from tests.support.schemas import assert_driver_output_matches
 from tests.support.servo import REPOSITORY
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Servo:
             check=False,
         )
         lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert_driver_output_matches(args, lines)
         return Done(done.returncode, lines, done.stderr.decode())
 
     def describe(self, driver: str, component: str, **env: Any) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.locks import held_as_by_adjust
 from tests.support.processes import wait_until
+from tests.support.schemas import assert_matches, schemas
 from tests.support.servo import REPOSITORY
 from tests.support.sources import sitecustomize
 
@@ -68,7 +69,10 @@ def shown(stderr: bytes) -> Shown:
 def all_logged(servo: ServoDirectory, name: str = "run.log") -> list[Line]:
     text = (servo.path / name).read_text(encoding="ascii")
     assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        assert_matches("agg-log-line", line)
+    return lines
 
 
 def logged(servo: ServoDirectory, name: str = "run.log") -> list[Line]:
@@ -347,7 +351,8 @@ def test_the_log_is_appended_to_relative_to_the_servo_directory(servo: ServoDire
     (servo.path / "logs").mkdir()
     servo.configure("agg: {log: logs/run.log}")
     servo.add("01a", "plain")
-    (servo.path / "logs" / "run.log").write_text('{"driver":"before","phase":"query"}\n', encoding="ascii")
+    before = {**schemas()["agg-log-line"]["examples"][0], "driver": "before"}
+    (servo.path / "logs" / "run.log").write_text(f"{json.dumps(before)}\n", encoding="ascii")
     for _ in range(2):
         completed: Completed = servo.run("--info")
         assert completed.returncode == 0
@@ -774,6 +779,7 @@ def test_timings_can_be_one_json_object(servo: ServoDirectory, words: list[str])
     servo.add("02b", "exit3", component="db", when="query")
     completed = servo.run(*words, "--timings", "--json")
     timings = json.loads(completed.stderr.splitlines()[-1])
+    assert_matches("agg-timings", timings)
     assert list(timings) == ["total", "sequential", "records"]
     assert all(
         list(record) == ["driver", "phase", "start", "seconds", "status"] for record in timings["records"]

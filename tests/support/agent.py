@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from tests.support.processes import DeadlineError, environment, kill_session, wait_until
+from tests.support.schemas import assert_output_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,8 @@ class Operation:
 
     argv: list[str]
     process: subprocess.Popen[bytes] = field(repr=False)
+    words: Sequence[str] | None = field(default=None, repr=False)
+    """The arguments in `argv` if the program is ours, whose output must match its schemas."""
     started: float = field(default_factory=time.monotonic, repr=False)
     last_reply: dict[str, Any] | None = None
     """The last line that was not progress, None before there is one."""
@@ -257,7 +260,12 @@ class Running:
             raise self._failure
         if not done:
             raise DeadlineError(f"not over within {deadline:g} s: {self.operation.summary()}")
-        return self.operation
+        operation = self.operation
+        if operation.words is not None:
+            assert_output_matches(
+                operation.words, [line for _, line in operation.lines], operation.returncode
+            )
+        return operation
 
     def kill(self) -> None:
         """SIGKILL the program's whole session and wait for its end, if it has not ended yet."""
@@ -480,7 +488,8 @@ class Agent:
 
     `env` is laid over the environment that the tests give every child; None removes a variable. `io_timeout`
     in seconds is the agent's timeout and becomes OPTUNE_IO_TIMEOUT; None means no limit and leaves the
-    variable to `env`.
+    variable to `env`. `is_ours`: whether the program is this project's, so that all JSON on its stdout must
+    match the schemas of docs/schemas.
     """
 
     def __init__(
@@ -490,11 +499,13 @@ class Agent:
         *,
         env: Mapping[str, str | None] | None = None,
         io_timeout: float | None = None,
+        is_ours: bool = True,
     ) -> None:
         self.directory = directory
         self.command = list(command)
         self.env = dict(env or {})
         self.io_timeout = io_timeout
+        self.is_ours = is_ours
         if io_timeout is not None:
             self.env["OPTUNE_IO_TIMEOUT"] = f"{io_timeout:g}"
         self._given_up: list[Running] = []
@@ -522,6 +533,10 @@ class Agent:
                 if process.returncode is None:
                     kill_session(process.pid)
         completed = (process.returncode, stdout, stderr)
+        if self.is_ours:
+            assert_output_matches(
+                argv[len(self.command) :], stdout.splitlines(keepends=True), process.returncode
+            )
         if process.returncode != 0:
             raise AgentError("it failed", argv, completed)
         try:
@@ -576,8 +591,9 @@ class Agent:
 
     def _start(self, arguments: list[str], behavior: Behavior) -> Running:
         argv = [*self.command, *arguments]
+        words = arguments if self.is_ours else None
         started = time.monotonic()
-        return Running(Operation(argv, self._popen(argv, subprocess.PIPE), started), behavior)
+        return Running(Operation(argv, self._popen(argv, subprocess.PIPE), words, started), behavior)
 
     def _popen(self, argv: list[str], stdin: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

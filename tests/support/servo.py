@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, Type
 
 from tests.support.agent import Agent
 from tests.support.processes import DeadlineError, environment, kill_session, wait_until
+from tests.support.schemas import assert_matches, assert_output_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,9 +138,10 @@ class StartOptions(TypedDict, total=False):
 class Program:
     """A running `./adjust`. The context kills its session at the end if it still runs."""
 
-    def __init__(self, process: subprocess.Popen[bytes], started: float) -> None:
-        """Create one. `started`: a moment before its start, in monotonic seconds."""
+    def __init__(self, process: subprocess.Popen[bytes], words: Sequence[str], started: float) -> None:
+        """Create one. `words`: its arguments; `started`: a moment before its start, in monotonic seconds."""
         self.process = process
+        self._words = words
         self._started = started
 
     def __enter__(self) -> Self:
@@ -180,13 +182,17 @@ class Program:
         self.process.send_signal(number)
 
     def finish(self, data: bytes = b"", timeout: float = DEADLINE) -> Completed:
-        """Write `data`, close stdin, and return the result once it has exited and its pipes are closed."""
+        """Write `data`, close stdin, and return the result once it has exited and its pipes are closed.
+
+        All JSON on stdout must match the schemas of docs/schemas.
+        """
         try:
             stdout, stderr = self.process.communicate(data, timeout)
         except subprocess.TimeoutExpired as error:
             output = f"stdout: {error.stdout!r}\nstderr: {error.stderr!r}"
             raise DeadlineError(f"{self.process.args!r} took more than {timeout:g} s\n{output}") from error
         seconds = time.monotonic() - self._started
+        assert_output_matches(self._words, (stdout or b"").splitlines(keepends=True), self.process.returncode)
         return Completed(self.process.returncode, stdout or b"", stderr or b"", seconds)
 
 
@@ -259,6 +265,7 @@ class ServoDirectory:
                 umask=options.get("umask", -1),
                 start_new_session=True,
             ),
+            args,
             started,
         )
         if input is not None and program.process.stdin is not None:
@@ -315,9 +322,11 @@ class ServoDirectory:
         return recorded()
 
     def echoed(self, name: str, phase: str) -> dict[str, Any]:
-        """Return what the `echo` driver `name` was given in `phase`."""
+        """Return what the `echo` driver `name` was given in `phase`; its input must match its schema."""
         text = (self.path / "echo.d" / f"{name}.{phase}.json").read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(text)
+        if phase == "adjust":
+            assert_matches("adjust-input", json.loads(found["stdin"]))
         return found
 
     @staticmethod
