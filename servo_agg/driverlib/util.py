@@ -116,7 +116,10 @@ def run_and_track(
     object; without `data`, all lines together may be one), "exit-status", "signal", "no-reply", "terminated",
     "unkillable", "bad-environment". In each case a driver may return the result as its own.
     """
-    payload = b"" if data is None else json.dumps(data, allow_nan=False).encode("ascii")
+    # Without blanks, as servo-agg writes it: drivers in sh often read it with sed.
+    payload = b""
+    if data is not None:
+        payload = json.dumps(data, allow_nan=False, separators=(",", ":")).encode("ascii")
     try:
         limit, environment = _time_limit()
         child = _Child(path, args, environment)

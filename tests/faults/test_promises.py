@@ -125,7 +125,7 @@ def test_sixty_drivers_that_ignore_sigterm_end_as_fast_as_one(servo: ServoDirect
         seconds = time.monotonic() - began
     assert operation.returncode == 128 + signal.SIGTERM
     assert not any(alive(pid) for pid in pids)
-    # The grace of a query, and what the machine needs to end 180 processes: a pass for each would take longer.
+    # The grace of a query, and the time to end 180 processes: a pass for each would take longer.
     assert seconds < 0.5 + allowed(1)
 
 

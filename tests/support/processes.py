@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import sys
 import time
@@ -59,6 +61,12 @@ def environment(*overlays: Mapping[str, str | None]) -> dict[str, str]:
             else:
                 made[name] = value
     return made
+
+
+def has_interpreter(script: str) -> bool:
+    """Return whether the interpreter that `#!/usr/bin/env NAME` names in a script is installed, if any."""
+    name = re.search(r"^#!/usr/bin/env (\S+)$", script, re.MULTILINE)
+    return name is None or shutil.which(name[1]) is not None
 
 
 def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:

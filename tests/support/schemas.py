@@ -94,7 +94,7 @@ def _schema_of(arguments: Arguments, message: dict[str, Any], returncode: int | 
         return "agg-progress" if "progress" in message and "status" not in message else "agg-final"
     if operation in ("query", "info") and (returncode == 0 or "status" not in message):
         return f"agg-{operation}"
-    # The result of a check or plan has a status as a failure has, but no reason.
-    if operation in ("check", "plan") and (returncode == 0 or "reason" not in message):
+    # The result of a check, plan or test has a status as a failure has, but no reason.
+    if operation in ("check", "plan", "test-driver") and (returncode == 0 or "reason" not in message):
         return f"agg-{operation}"
     return "agg-final#/$defs/failure"

@@ -47,11 +47,19 @@ CHECK = {
 
 PROBLEM = {"drivers": [], "what": "no driver", "remedy": "add executable files"}
 
+RULE = {"rule": "answers --info", "verdict": "pass", "what": None, "remedy": None}
+
+BROKEN = {**RULE, "verdict": "fail", "what": "replied ok", "remedy": "exit with 1"}
+
 CHANGE = {"component": "web", "setting": "cpu", "from": 2, "to": 4, "limits": {"min": 1}, "wrong": None}
 
 
 def described(setting: object) -> dict[str, Any]:
     return {"application": {"components": {"web": {"settings": {"cpu": setting}}}}}
+
+
+def judged(*rules: object, status: str = "ok") -> dict[str, Any]:
+    return {"driver": "01web", "application": "app", "status": status, "rules": [*rules]}
 
 
 def informed(driver: object) -> dict[str, Any]:
@@ -201,7 +209,9 @@ MATCHING: dict[str, list[Any]] = {
         log_line("driver", exit="signal 35", signals=["SIGTERM", "SIGKILL"]),
         log_line("driver", exit=None, application=None),
         without(log_line("run"), "settings"),
+        log_line("run", settings_omitted=44),
     ],
+    "agg-test-driver": [judged({**RULE, "verdict": "not-tested"}), judged(RULE, BROKEN, status="failed")],
 }
 
 NOT_MATCHING: dict[str, list[Any]] = {
@@ -311,6 +321,18 @@ NOT_MATCHING: dict[str, list[Any]] = {
         log_line("run", start=0.1),
         log_line("run", signals=[]),
         log_line("run", settings={str(number): number for number in range(257)}),
+        log_line("run", settings_omitted=0),
+        without(log_line("run", settings_omitted=1), "settings"),
+    ],
+    "agg-test-driver": [
+        *(without(judged(RULE), key) for key in judged(RULE)),
+        *(judged(without(RULE, key)) for key in RULE),
+        judged(),
+        judged(BROKEN),
+        judged(RULE, status="failed"),
+        judged({**BROKEN, "remedy": None}, status="failed"),
+        judged({**RULE, "remedy": "exit with 1"}),
+        judged({**RULE, "verdict": "FAIL"}, BROKEN, status="failed"),
     ],
     "agg-timings": [
         {"total": 1, "sequential": 1},
