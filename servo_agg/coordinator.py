@@ -334,6 +334,7 @@ class Coordinator:
             context,
             arguments.application,
             errors,
+            log_problem=(lambda: "") if self._run_log is None else self._run_log.problem,
             json=arguments.json,
             width=terminal_width(1),
             colour=supports_colour(1),

@@ -27,7 +27,7 @@ from servo_agg.protocol.settings import iter_settings, join_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from servo_agg.commands.query import Context
@@ -42,13 +42,15 @@ def check(
     application: str | None,
     errors: Sequence[UserError],
     *,
+    log_problem: Callable[[], str],
     json: bool,
     width: int | None,
     colour: bool,
 ) -> Result:
     """Ask all drivers for their info and, given an application, for their settings (SPEC 14.7).
 
-    `errors` are those of environment and configuration. With `json` the result is `{"status": "ok" |
+    `errors` are those of environment and configuration. `log_problem()` returns why the log cannot be
+    written, "" if it can. With `json` the result is `{"status": "ok" |
     "failed", "directory", "application", "drivers": [{"driver", "version", "has_cancel", "seconds",
     "settings", "verdict"}], "problems": [{"drivers": [NAME, ...], "what", "remedy"}], "remarks":
     [TEXT, ...]}`, with null for what is unknown. Otherwise it is text, at most `width` columns wide if
@@ -69,6 +71,7 @@ def check(
     problems += _directory_problems(context)
     problems += _listing_problems(context)
     problems += _pattern_problems(context)
+    problems += _log_problems(log_problem())
     remarks = _remarks(context, application, drivers_fail=bool(driver_check.problems))
     rows = [_row(name, infos.get(name), queries.get(name), problems) for name in config.drivers]
     status = 1 if problems else 0
@@ -230,6 +233,11 @@ def _pattern_problems(context: Context) -> list[Problem]:
         )
         for key, pattern in context.config.unmatched
     ]
+
+
+def _log_problems(what: str) -> list[Problem]:
+    remedy = "make it writable for the agent's user, or name another file as agg.log in config.yaml"
+    return [Problem((), "", what, remedy)] if what else []
 
 
 def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -> list[Remark]:

@@ -172,6 +172,7 @@ class RunLog:
         self._run = f"{self._timestamp(0.0)}-{os.getpid()}"
         self._writer: _LogWriter | None = None
         self._path = ""
+        self._problem = ""
 
     def write_to(self, path: str) -> None:
         """Append each record that follows to the log file `path`."""
@@ -219,15 +220,24 @@ class RunLog:
                 line["settings_omitted"] = len(settings) - len(logged)
         self._writer.write(encode(line))
 
+    def problem(self) -> str:
+        """Wait up to 1 s until all lines are in the log; return why they are not, "" if they are."""
+        if self._writer is not None and not self._problem:
+            complete = self._writer.drain(_DRAIN_TIMEOUT)
+            if self._writer.refusal:
+                self._problem = f"the log {self._path} {self._writer.refusal}"
+            elif self._writer.lost or not complete:
+                self._problem = (
+                    f"the log {self._path} cannot be written: not all lines of this run are in it"
+                )
+        return self._problem
+
     def close(self, warn: Warn) -> None:
-        """Wait up to 1 s until all lines are in the log; call `warn` with the reason if they are not."""
-        if self._writer is None:
-            return
-        complete = self._writer.drain(_DRAIN_TIMEOUT)
-        if self._writer.refusal:
-            warn(f"warning: the log {self._path} {self._writer.refusal}")
-        elif self._writer.lost or not complete:
-            warn(f"warning: the log {self._path} cannot be written: not all lines of this run are in it")
+        """Call `warn` with the problem of the log, unless `problem` has returned it before."""
+        known = self._problem
+        problem = self.problem()
+        if problem != known:
+            warn(f"warning: {problem}")
 
     def _driver_line(self, record: PhaseRecord) -> JsonObject:
         return {

@@ -219,6 +219,11 @@ MISTAKES = {
         ("50good",),
         "writable",
     ),
+    "log in a directory that does not exist": Mistake(
+        configure("log: logs/agg.log"),
+        ("the log logs/agg.log cannot be written: ",),
+        "make it writable for the agent's user, or name another file as agg.log in config.yaml",
+    ),
 }
 
 
