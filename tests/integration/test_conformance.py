@@ -233,7 +233,17 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS.keys())
+FIRST_BREAKS = {broken.rule: name for name, broken in reversed(BREAKS.items())}
+"""The first break of each rule, which the quick suite tries."""
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(broken, id=name, marks=() if name in FIRST_BREAKS.values() else pytest.mark.full)
+        for name, broken in BREAKS.items()
+    ],
+)
 def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: Break) -> None:
     servo.configure(GRACE)
     assert TEMPLATE.count(broken.old) >= 1
@@ -245,7 +255,7 @@ def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: B
 
 
 def test_every_rule_is_broken_by_a_driver_of_the_table() -> None:
-    assert {broken.rule for broken in BREAKS.values()} == set(RULES)
+    assert set(FIRST_BREAKS) == set(RULES)
 
 
 # What the command refuses, and how it ends.
