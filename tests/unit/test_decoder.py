@@ -216,7 +216,7 @@ def test_white_space_beyond_the_limit_gives_the_same_in_whatever_blocks(*, docum
 
 
 def test_output_that_comes_byte_by_byte_takes_no_object_for_each_byte() -> None:
-    size = 256 << 10
+    size = 64 << 10
     decoder = Decoder(document=False)
     tracemalloc.start()
     for _ in range(size):
