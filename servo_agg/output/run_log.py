@@ -227,9 +227,7 @@ class RunLog:
             if self._writer.refusal:
                 self._problem = f"the log {self._path} {self._writer.refusal}"
             elif self._writer.lost or not complete:
-                self._problem = (
-                    f"the log {self._path} cannot be written: not all lines of this run are in it"
-                )
+                self._problem = f"the log {self._path} cannot be written: not all lines of this run are in it"
         return self._problem
 
     def close(self, warn: Warn) -> None:
