@@ -69,7 +69,7 @@ class Config:
                     take otherwise; None without limit (SPEC 9.4)
     short_grace     seconds from SIGTERM to SIGKILL in a query, an info or after a timeout
     grace           seconds from SIGTERM to SIGKILL otherwise
-    cancel_grace    seconds that a driver has to end after it was cancelled
+    cancel_grace    seconds that a driver has to end after it was canceled
     stderr          `all`, `minimal` or `none`: how much of a failed driver's stderr is shown (SPEC 13.9)
     parallel        how many drivers may be queried at once
     serial          names of the drivers of which only one at a time may be queried

@@ -32,7 +32,7 @@ from servo_agg.output.console import (
     encode_printable,
     is_utf8_terminal,
     shorten_stderr,
-    supports_colour,
+    supports_color,
     terminal_width,
 )
 from servo_agg.output.writer import Writer
@@ -337,7 +337,7 @@ class Coordinator:
             log_problem=(lambda: "") if self._run_log is None else self._run_log.problem,
             json=arguments.json,
             width=terminal_width(1),
-            colour=supports_colour(1),
+            color=supports_color(1),
         )
 
     def _start_run_log(self) -> RunLog:

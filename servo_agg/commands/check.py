@@ -45,7 +45,7 @@ def check(
     log_problem: Callable[[], str],
     json: bool,
     width: int | None,
-    colour: bool,
+    color: bool,
 ) -> Result:
     """Ask all drivers for their info and, given an application, for their settings (SPEC 14.7).
 
@@ -89,7 +89,7 @@ def check(
             "remarks": [remark.text for remark in remarks],
         }
         return Result(final, status, failure)
-    return Result(report_text(rows, problems, remarks, width, colour=colour), status, failure)
+    return Result(report_text(rows, problems, remarks, width, color=color), status, failure)
 
 
 def _failure(problems: Sequence[Problem]) -> Object:

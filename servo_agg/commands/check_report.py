@@ -68,19 +68,19 @@ def report_text(
     remarks: Sequence[Remark],
     width: int | None,
     *,
-    colour: bool,
+    color: bool,
 ) -> str:
     """Return the text of a check: the table of drivers, each problem with its remedy, the remarks (SPEC 14).
 
-    `rows`: see `check`. The text is at most `width` columns wide, if possible. With `colour` a row is green
+    `rows`: see `check`. The text is at most `width` columns wide, if possible. With `color` a row is green
     if its verdict is `ok`, otherwise red.
     """
     lines = []
     if rows:
         cells = [[_cell(value) for value in row.values()] for row in rows]
         lines = table([list(_HEADINGS), *cells], right=(3, 4), width=width)
-        if colour:
-            lines[1:] = [_coloured(line, good=row["verdict"] == "ok") for line, row in zip(lines[1:], rows)]
+        if color:
+            lines[1:] = [_colored(line, good=row["verdict"] == "ok") for line, row in zip(lines[1:], rows)]
         lines.append("")
     for number, problem in enumerate(problems, 1):
         who = f"{escape_unprintable(problem.drivers[0])}: " if len(problem.drivers) == 1 else ""
@@ -121,5 +121,5 @@ def _bounded(lines: list[str]) -> list[str]:
     return [truncate_middle(escape_unprintable(line), _MAX_LINE) for line in lines]
 
 
-def _coloured(line: str, *, good: bool) -> str:
+def _colored(line: str, *, good: bool) -> str:
     return f"\033[{32 if good else 31}m{line}\033[0m"

@@ -249,7 +249,7 @@ class ShutdownState:
         return self.signal or (AGENT_GONE if self.agent_gone else CANCEL if self.canceled else None)
 
     @property
-    def cancelling(self) -> bool:
+    def canceling(self) -> bool:
         """Whether the driver that is being adjusted must be canceled (SPEC 5.34, 10.35)."""
         return self.canceled or self.agent_gone
 

@@ -170,9 +170,9 @@ class Supervisor:
     def _apply_shutdown(self, *, adjusting: bool) -> None:
         """Stop or cancel drivers as a signal, the end of the agent or a cancel demands (SPEC 10.45)."""
         shutdown = self._loop.shutdown
-        if shutdown.signal is not None or (shutdown.cancelling and not adjusting):
+        if shutdown.signal is not None or (shutdown.canceling and not adjusting):
             self._stop(self._runs.values(), shutdown.cause)
-        elif shutdown.cancelling:
+        elif shutdown.canceling:
             for run in tuple(self._runs.values()):
                 if run.info_for is not None:
                     stop = run.info_for.exited

@@ -206,8 +206,8 @@ def terminal_width(descriptor: int) -> int | None:
         return None
 
 
-def supports_colour(descriptor: int) -> bool:
-    """Return whether to show colour: on a terminal that supports it, unless NO_COLOR is set."""
+def supports_color(descriptor: int) -> bool:
+    """Return whether to show color: on a terminal that supports it, unless NO_COLOR is set."""
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
     return os.isatty(descriptor) and not refused
 

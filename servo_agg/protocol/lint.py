@@ -111,7 +111,7 @@ def _lint_range(path: str, setting: JsonObject) -> Iterator[Finding]:
         yield Finding(path, f"`step` is {_shown(step)}", "set `step` to a number above 0, or leave it out")
     elif is_number(step) and is_number(least) and is_number(most) and _exceeds(step, least, most):
         what = f"`step` {_shown(step)} is larger than the range {_shown(least)}..{_shown(most)}"
-        yield Finding(path, what, "set `step` to the distance between two neighbouring values")
+        yield Finding(path, what, "set `step` to the distance between two neighboring values")
 
 
 def _exceeds(step: float, least: float, most: float) -> bool:

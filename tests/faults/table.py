@@ -153,7 +153,7 @@ def _cancel(stage: Stage, moment: Moment) -> None:
     stage.send(signal.SIGUSR1)
     stage.resume_program()
     if moment.adjusting:
-        # It replies that it cannot be cancelled, so it may finish.
+        # It replies that it cannot be canceled, so it may finish.
         stage.await_info(moment.adjusting)
     if moment.adjusting or moment in {GRACE, FINAL}:
         stage.release()

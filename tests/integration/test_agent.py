@@ -231,7 +231,7 @@ def test_an_error_in_on_progress_fails_the_test_and_ends_the_program(tmp_path: P
         agent.adjust("app", {}, on_progress=fail)
 
 
-def test_a_running_operation_can_be_observed_and_signalled(tmp_path: Path) -> None:
+def test_a_running_operation_can_be_observed_and_signaled(tmp_path: Path) -> None:
     body = """
         trap 'echo "{\\"status\\": \\"terminated\\"}"; exit 143' TERM
         echo '{"progress": 1}'

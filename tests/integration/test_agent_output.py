@@ -359,7 +359,7 @@ def test_when_the_agent_is_gone_in_a_query_the_drivers_are_stopped(servo: ServoD
 
 
 @pytest.mark.parametrize("what", ["stdout", "all pipes"])
-def test_when_the_agent_is_gone_a_cancelable_driver_is_cancelled(servo: ServoDirectory, what: str) -> None:
+def test_when_the_agent_is_gone_a_cancelable_driver_is_canceled(servo: ServoDirectory, what: str) -> None:
     servo.configure("agg: {grace: 0, log: agg.log}")
     servo.add("01", "cancelable", rollback=0.5)
     servo.add("02", "plain")

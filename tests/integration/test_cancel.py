@@ -25,7 +25,7 @@ def cancel_at(servo: ServoDirectory, text: str, *settings: str, times: int = 1) 
         return running.finish()
 
 
-def test_a_driver_that_can_be_cancelled_gets_sigusr1_once_and_time_to_end(servo: ServoDirectory) -> None:
+def test_a_driver_that_can_be_canceled_gets_sigusr1_once_and_time_to_end(servo: ServoDirectory) -> None:
     servo.add("01cancelable", "cancelable", rollback=0.3)
     servo.add("02plain", "plain")
     operation = cancel_at(servo, "01cancelable: may be canceled", "01cancelable.cpu", "02plain.cpu", times=3)
@@ -39,7 +39,7 @@ def test_a_driver_that_can_be_cancelled_gets_sigusr1_once_and_time_to_end(servo:
     assert "01cancelable: rolling back" in [message["message"] for message in operation.progress]
 
 
-def test_a_driver_that_cannot_be_cancelled_may_finish(servo: ServoDirectory) -> None:
+def test_a_driver_that_cannot_be_canceled_may_finish(servo: ServoDirectory) -> None:
     servo.add_script(
         "01works",
         # It works until its --info is called, which is after the cancel.
@@ -125,7 +125,7 @@ def test_a_driver_whose_info_fails_may_finish(servo: ServoDirectory) -> None:
     assert "SIGUSR1" not in [event.what for event in servo.log(phase="adjust")]
 
 
-def test_a_driver_that_does_not_say_in_5_s_whether_it_can_be_cancelled_may_finish(
+def test_a_driver_that_does_not_say_in_5_s_whether_it_can_be_canceled_may_finish(
     servo: ServoDirectory,
 ) -> None:
     """It works until its `--info`, which hangs during the adjust, is stopped."""
@@ -153,7 +153,7 @@ def test_sigusr1_is_sent_to_the_driver_and_not_to_its_children(servo: ServoDirec
         adjust_script("""\
             trap canceled=yes USR1
             sh -c '
-                trap "echo >signalled" USR1
+                trap "echo >signaled" USR1
                 echo >ready
                 while [ ! -e over ]; do sleep 0.05; done
             ' </dev/null &
@@ -167,7 +167,7 @@ def test_sigusr1_is_sent_to_the_driver_and_not_to_its_children(servo: ServoDirec
     )
     operation = cancel_at(servo, "01works: working", "web.cpu")
     assert operation.reply["drivers"]["01works"]["status"] == "canceled"
-    assert not (servo.path / "signalled").exists()
+    assert not (servo.path / "signaled").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--query", "app"], ["app"]], ids=["query", "adjust"])

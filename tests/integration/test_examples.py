@@ -196,8 +196,8 @@ def test_simultaneous_first_starts_create_one_file(servo_directory: Servo, drive
     [
         (ENVFILE, "workers", 17, "17 is not within 1..16"),
         (ENVFILE, "workers", 2.5, "2.5 is not 1 plus a multiple of 1"),
-        (ENVFILE, "timeout", "4", "'4' is no number"),
-        (ENVFILE, "workers", True, "True is no number"),
+        (ENVFILE, "timeout", "4", "'4' is not a number"),
+        (ENVFILE, "workers", True, "True is not a number"),
         (ENVFILE, "gc", "zgc", "'zgc' is none of ['serial', 'parallel', 'g1']"),
         (ENVFILE, "heap", 1, "there is no such setting"),
         (LIMITS, "queue_size", 4097, "4097 is not within 1..4096"),
@@ -365,7 +365,7 @@ def test_limits_runs_with_few_tools(servo_directory: Servo) -> None:
 def test_limits_refuses_input_that_is_not_an_object(servo_directory: Servo, data: bytes) -> None:
     done = servo_directory.run(LIMITS, "demo", data=data)
     assert done.verdict == (1, "failed", "bad-input")
-    assert done.reply["message"] == "the input on stdin is no JSON object"
+    assert done.reply["message"] == "the input on stdin is not a JSON object"
 
 
 def test_limits_finds_its_integers_in_any_json(servo_directory: Servo) -> None:

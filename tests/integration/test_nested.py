@@ -225,7 +225,7 @@ def test_the_inner_cancel_grace_holds_for_the_inner_driver(
     assert entry(operation, "10inner", "02plain") == {"status": "not-started"}
 
 
-def test_an_inner_driver_that_cannot_be_cancelled_may_finish(
+def test_an_inner_driver_that_cannot_be_canceled_may_finish(
     servo: ServoDirectory, inner: ServoDirectory
 ) -> None:
     servo.configure("agg: {cancel_grace: 0.3, grace: 0.3}")

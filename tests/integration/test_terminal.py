@@ -621,7 +621,7 @@ def test_a_plan_is_aligned_on_the_screen(servo: ServoDirectory, terminals: Termi
     assert len({terminal.column_of(number, "(") for number in (1, 3, 6)}) == 1
 
 
-def test_only_terminals_with_colours_get_colours(servo: ServoDirectory, terminals: Terminals) -> None:
+def test_only_terminals_with_colors_get_colors(servo: ServoDirectory, terminals: Terminals) -> None:
     fill(servo)
 
     def checked(on: str, **env: str) -> bytes:
@@ -634,13 +634,13 @@ def test_only_terminals_with_colours_get_colours(servo: ServoDirectory, terminal
     def still(text: bytes) -> bytes:
         return re.sub(rb"\d\.\d{3}", b"0.000", re.sub(rb"\x1b\[\d*m", b"", text))
 
-    coloured, *plain = (checked("1"), checked("1", NO_COLOR="1"), checked("1", TERM="dumb"), checked(""))
-    assert coloured.count(b"\x1b[32m") == 3
-    assert coloured.count(b"\x1b[31m") == 1
-    # The text is the same without colours.
+    colored, *plain = (checked("1"), checked("1", NO_COLOR="1"), checked("1", TERM="dumb"), checked(""))
+    assert colored.count(b"\x1b[32m") == 3
+    assert colored.count(b"\x1b[31m") == 1
+    # The text is the same without colors.
     for text in plain:
         assert b"\x1b" not in text
-        assert still(text) == still(coloured)
+        assert still(text) == still(colored)
 
 
 def test_a_check_prints_its_steps_on_a_terminal(servo: ServoDirectory, terminals: Terminals) -> None:

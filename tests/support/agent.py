@@ -174,7 +174,7 @@ class Running:
         self._unsent = memoryview(behavior.stdin)
         self._line = bytearray()
         self._last_byte_at = self._timeout_from = operation.started
-        self._cancelled = False
+        self._canceled = False
         self._disconnected = False
         self._reading = True
         self._failure: BaseException | None = None
@@ -451,8 +451,8 @@ class Running:
         if self._behavior.on_progress is not None:
             answer = self._behavior.on_progress(message)
             self._timeout_from = time.monotonic()
-            self._cancelled = self._cancelled or answer == "cancel"
-        if self._cancelled:
+            self._canceled = self._canceled or answer == "cancel"
+        if self._canceled:
             self._signal(signal.SIGUSR1 if self._behavior.has_cancel else signal.SIGKILL)
 
     def _fail_protocol(self, error: str) -> None:

@@ -186,7 +186,7 @@ THE_KEYS = "known keys: parallel, serial, io_timeout, grace, cancel_grace, on_fa
                 *(("graze", "grace"), ("cancelgrace", "cancel_grace"), ("onfailure", "on_failure")),
             ]
         ),
-        ("colour: blue", "colour", "the string 'blue'", THE_KEYS),
+        ("color: blue", "color", "the string 'blue'", THE_KEYS),
         *(("4711: 1", "4711", "1", THE_KEYS), ("'': 1", "", "1", THE_KEYS)),
         *(("null: 1", "null", "1", THE_KEYS), ("[a, b]: 1", "[a, b]", "1", THE_KEYS)),
         ("? {a: b}\n  : 1", "{a: b}", "1", THE_KEYS),

@@ -3,7 +3,7 @@
 Python imports this at its start when the directory is on PYTHONPATH. The environment variable MACHINE has one
 or more of these words. They concern the processes whose command line contains the quoted word:
 
-    forbids    a process `another-users` may not be signalled, nor the group that it leads (EPERM)
+    forbids    a process `another-users` may not be signaled, nor the group that it leads (EPERM)
     hides      /proc does not show a process `hidden`
     foreign    /proc is that of another pid namespace
     blocks     a read of /proc/PID/stat of a process `hangs` blocks until the file `go` exists
