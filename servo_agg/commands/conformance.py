@@ -3,8 +3,8 @@
 Rules:
 - Only what the contract demands is tested. A mistake breaks one rule; what cannot be judged because of it is
   not tested.
-- The driver is adjusted with its present values. A value out of range is tried too: a driver that accepts it
-  gets its present values again, as does one that was canceled or stopped.
+- The driver is adjusted with its present values. Values out of range are tried too. After that, and after a
+  cancel or a stop, it gets its present values again. Queries in between show whether it has them.
 - A step ends after the limit I without a message, 30 s if T is unlimited, or when it takes 20 times as long.
 """
 
@@ -40,11 +40,11 @@ from servo_agg.drivers.timeouts import CHECK_TIMEOUT
 from servo_agg.errors import BadInput, SchemaError, close_matches
 from servo_agg.output.tables import pluralize, truncate_middle
 from servo_agg.processes.snapshot import take_snapshot
-from servo_agg.protocol.limits import value_outside, violation
-from servo_agg.protocol.lint import lint_description, lint_info, setting_name
+from servo_agg.protocol.limits import identity, is_number, values_outside, violation
+from servo_agg.protocol.lint import lint_description, lint_info, lint_setting, setting_name
 from servo_agg.protocol.messages import Progress, encode, to_json, to_text
 from servo_agg.protocol.routing import fill_missing, route
-from servo_agg.protocol.settings import dotted_path, iter_settings, normalize_description
+from servo_agg.protocol.settings import dotted_path, iter_settings, join_names, normalize_description
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ _AT_END = 0.1
 _LEFTOVER_WAIT = 0.5
 """Seconds in which the last processes of a driver may end after its own end."""
 
+_DONE = 100
+"""Percent at the end of an adjust."""
+
+_ROUNDING = 1e-6
+"""Part of a number by which a query may show it differently."""
+
 _SHOWN = 60
 """Columns that are shown of a value."""
 
@@ -104,20 +110,26 @@ def conformance(
     try:
         test.run(read_only=read_only)
     except _Ended:
-        test.warn_of_changes()
-        if context.loop.cause:
-            return stopped_result(context.loop.cause, test.outcomes, unkillable=context.supervisor.unkillable)
         test.verdicts.skip(RULES, "a process of the driver survives SIGKILL")
-    status = 1 if test.verdicts.failed else 0
+    test.warn_of_changes()
+    if context.loop.cause:
+        return stopped_result(context.loop.cause, test.outcomes, unkillable=context.supervisor.unkillable)
+    broken = [verdict for verdict in test.verdicts if verdict.kind == "fail"]
+    failure = None
+    if broken:
+        whats = (f"{verdict.rule}: {verdict.what}" for verdict in broken)
+        message = "\n".join([f"{name} breaks {pluralize(len(broken), 'rule')}", *whats])
+        failure = {"status": "failed", "reason": "broken-rules", "message": message}
+    status = 1 if broken else 0
     if json:
         final = {
             "driver": name,
             "application": application,
-            "status": "failed" if status else "ok",
+            "status": "failed" if broken else "ok",
             "rules": [verdict.as_object() for verdict in test.verdicts],
         }
-        return Result(final, status)
-    return Result(report_text(test.verdicts, width), status)
+        return Result(final, status, failure)
+    return Result(report_text(test.verdicts, width), status, failure)
 
 
 def _selected(config: Config, name: str) -> str:
@@ -145,31 +157,54 @@ class _Ended(Exception):
 class _Adjust:
     """One adjust of the driver, as it was seen. Moments are in seconds of the event loop.
 
+    Of its messages only what the rules need is kept: a driver may print progress without end.
+
     outcome      the verdict of the supervisor
-    messages     what it printed, each with the moment of its arrival
     began_at, ended_at  when it was started and had ended
     pid          its process, which has ended
     signaled_at  when it was canceled or stopped, None if it had ended before
     too_long     whether it was stopped because it took too long
+    output_at    when its last message arrived
+    progress_count  how many progress messages it printed
+    progress_at  when the first of them arrived
+    first_percent  the percentage in it, None if that is not a number
+    out_of_range  how the first progress that is not a number from 0 to 100 appears, "" if there is none
+    backwards    how its progress went back for the first time, "" if it did not
     """
 
     def __init__(self, now: float) -> None:
         self.outcome: Outcome
-        self.messages: list[tuple[float, Message]] = []
-        self.began_at = self.ended_at = now
+        self.began_at = self.ended_at = self.output_at = self.progress_at = now
         self.pid = 0
         self.signaled_at: float | None = None
         self.too_long = False
+        self.progress_count = 0
+        self.first_percent: float | None = None
+        self.out_of_range = ""
+        self.backwards = ""
+        self._percent = 0.0
+
+    def add(self, message: Message, now: float) -> None:
+        """Take note of a message that has just arrived."""
+        self.output_at = now
+        if not isinstance(message, Progress):
+            return
+        percent = message.percent
+        if not self.progress_count:
+            self.progress_at, self.first_percent = now, percent
+        self.progress_count += 1
+        if not self.out_of_range and (percent is None or not 0 <= percent <= _DONE):
+            self.out_of_range = truncate_middle(to_json(message.body["progress"]), _SHOWN)
+        if percent is not None:
+            clamped = min(max(percent, 0), _DONE)
+            if clamped < self._percent and not self.backwards:
+                self.backwards = f"{self._percent:g} back to {clamped:g}"
+            self._percent = max(clamped, self._percent)
 
     @property
     def seconds(self) -> float:
         """How long it took."""
         return self.ended_at - self.began_at
-
-    @property
-    def progress(self) -> list[tuple[float, Progress]]:
-        """Its progress messages, each with the moment of its arrival."""
-        return [(at, message) for at, message in self.messages if isinstance(message, Progress)]
 
     @property
     def says_ok(self) -> bool:
@@ -191,6 +226,7 @@ class _DriverTest:
         self._name = name
         self._application = application
         self._limit = CHECK_TIMEOUT if context.config.limit is None else context.config.limit
+        self._raise_limit = f"{'set' if context.config.limit is None else 'raise'} OPTUNE_IO_TIMEOUT"
         self._has_cancel = False
         self._description: Object = {}
         self._present: dict[SettingPath, Any] = {}
@@ -212,9 +248,9 @@ class _DriverTest:
             self._test_adjust()
 
     def warn_of_changes(self) -> None:
-        """Warn if the driver may have a value that it should have refused."""
+        """Warn if the driver may have a value that it did not have before the test."""
         if self._changed:
-            self._context.warn(f"warning: {self._name} may still have {self._changed}, out of range")
+            self._context.warn(f"warning: {self._name} may still have {self._changed}")
 
     # Running the driver.
 
@@ -239,7 +275,8 @@ class _DriverTest:
         latest = adjust.began_at + _MAX_LIMITS * self._limit
 
         def on_messages(_: str, messages: Sequence[Message]) -> None:
-            adjust.messages += [(loop.now(), message) for message in messages]
+            for message in messages:
+                adjust.add(message, loop.now())
 
         def wants_stop(run: DriverRun, now: float) -> bool:
             adjust.pid = run.process.pid
@@ -250,7 +287,7 @@ class _DriverTest:
                 return True
             if signal is None or adjust.signaled_at is not None:
                 return run.cancel_expired(now)
-            if not (adjust.progress or (after is not None and now >= adjust.began_at + after)):
+            if not (adjust.progress_count or (after is not None and now >= adjust.began_at + after)):
                 return False
             adjust.signaled_at = now
             if signal == "SIGUSR1":
@@ -303,11 +340,11 @@ class _DriverTest:
             return f"fix that, then verify with: {path} --info {quote(self._application)}"
         if outcome.facts.failure == "timeout" and call == _ADJUST_CALL:
             return (
-                f"print a progress line at least every {self._limit:g} s while it waits, or raise"
-                " OPTUNE_IO_TIMEOUT"
+                f"print a progress line at least every {self._limit:g} s, exit after the reply, or"
+                f" {self._raise_limit}"
             )
         if outcome.facts.failure == "timeout":
-            return f"answer {call} within {self._limit:g} s, or raise OPTUNE_IO_TIMEOUT"
+            return f"answer {call} within {self._limit:g} s, or {self._raise_limit}"
         return "find out what holds its processes: SIGKILL does not end them"
 
     # The rules about --info and --query.
@@ -348,7 +385,9 @@ class _DriverTest:
         settings = dict(iter_settings(description))
         self.verdicts.record_pass(QUERY, pluralize(len(settings), "setting"))
         findings = [*lint_description(description)]
-        if findings:
+        if not (settings or findings):
+            self.verdicts.record_failure(DESCRIPTION, "it describes no setting", _QUERY_REMEDY)
+        elif findings:
             what = "; ".join(map(str, findings))
             remedy = "; ".join(f"{finding.path}: {finding.remedy}" for finding in findings)
             self.verdicts.record_failure(DESCRIPTION, what, remedy)
@@ -380,19 +419,52 @@ class _DriverTest:
             what = f"did not end within {adjust.seconds:.0f} s and was stopped"
             self.verdicts.record_failure(ADJUST, what, "end it, and report a failure, when it takes too long")
         elif judged and adjust.says_ok and adjust.outcome.facts.killed_by is None:
-            self.verdicts.record_pass(ADJUST, f"within {adjust.seconds:.1f} s")
+            self._judge_effect(adjust)
         elif judged:
-            self.verdicts.record_failure(ADJUST, adjust.outcome.message, self._adjust_remedy())
+            self.verdicts.record_failure(ADJUST, _adjust_failure(adjust.outcome), self._adjust_remedy())
         self._test_leftovers(adjust)
         if not self.verdicts.has_passed(ADJUST):
             self.verdicts.skip(RULES, "it does not accept its present values")
             return
-        self._test_refusal()
-        interrupted = self._test_cancel(adjust)
-        interrupted |= self._test_termination(adjust)
-        if interrupted:
-            self._restore("after it was canceled or stopped")
+        tried = ["a value out of range"] if self._test_refusal() else []
+        tried += ["a cancel"] if self._test_cancel(adjust) else []
+        tried += ["a stop"] if self._test_termination(adjust) else []
+        if tried:
+            self._restore(f"after {join_names(tried)}")
         self.verdicts.skip([RECOVERY], "nothing had to be restored")
+
+    def _judge_effect(self, adjust: _Adjust) -> None:
+        """Judge whether an adjust with its present values has left it with them."""
+        changed = self._changed_value()
+        if changed is None:
+            self.verdicts.record_pass(ADJUST, f"within {adjust.seconds:.1f} s")
+            return
+        path, value = changed
+        present = _shown(self._present[path])
+        what = f"was adjusted to {setting_name(path)}={present}, and then --query shows {_shown(value)}"
+        self.verdicts.record_failure(ADJUST, what, _EFFECT_REMEDY)
+        self._note_change(path, value)
+
+    def _changed_value(self) -> tuple[SettingPath, Any] | None:
+        """Query the driver again; return a setting that has another value than before, and that value.
+
+        None if there is no such setting, or if the driver does not describe its settings now.
+        """
+        try:
+            description = normalize_description(self._ask("query").body)
+        except SchemaError:
+            return None
+        settings = dict(iter_settings(description))
+        for path, present in self._present.items():
+            setting = settings.get(path)
+            if isinstance(setting, dict) and not _equal(setting.get("value"), present):
+                return path, setting.get("value")
+        return None
+
+    def _note_change(self, path: SettingPath, value: Any) -> None:
+        """Remember what a driver may have now that it did not have before the test."""
+        before = f" ({_shown(self._present[path])} before the test)" if path in self._present else ""
+        self._changed = f"{setting_name(path)}={_shown(value)}{before}"
 
     def _adjust_remedy(self) -> str:
         path, value = next(iter(self._present.items()))
@@ -403,35 +475,30 @@ class _DriverTest:
         )
 
     def _test_progress(self, adjust: _Adjust) -> None:
-        verdicts, progress = self.verdicts, adjust.progress
-        if not progress:
+        verdicts = self.verdicts
+        if not adjust.progress_count:
             verdicts.skip([RANGE, ORDER, TIMING], "it printed no progress")
             return
-        last = 0.0
-        for _, message in progress:
-            percent = message.percent
-            if percent is None or not 0 <= percent <= 100:  # noqa: PLR2004 - percent
-                shown = _shown(message.body["progress"])
-                verdicts.record_failure(RANGE, f"printed progress {shown}", "print a number from 0 to 100")
-            if percent is not None:
-                clamped = min(max(percent, 0), 100)
-                if clamped < last:
-                    what = f"progress went from {last:g} back to {clamped:g}"
-                    verdicts.record_failure(ORDER, what, "print the same or a larger number than before")
-                last = max(last, clamped)
-        verdicts.record_pass(RANGE, pluralize(len(progress), "progress line"))
-        verdicts.record_pass(ORDER)
+        if adjust.out_of_range:
+            what = f"printed progress {adjust.out_of_range}"
+            verdicts.record_failure(RANGE, what, "print a number from 0 to 100, without quotes")
+        else:
+            verdicts.record_pass(RANGE, pluralize(adjust.progress_count, "progress line"))
+        if adjust.backwards:
+            what = f"progress went from {adjust.backwards}"
+            verdicts.record_failure(ORDER, what, "print the same or a larger number than before")
+        else:
+            verdicts.record_pass(ORDER)
         self._test_timing(adjust)
 
     def _test_timing(self, adjust: _Adjust) -> None:
-        first_at, first = adjust.progress[0]
-        last_at = adjust.messages[-1][0]
-        seconds = last_at - adjust.began_at
+        seconds = adjust.output_at - adjust.began_at
         if seconds <= _SLOW:
             self.verdicts.skip([TIMING], f"it took {seconds:.1f} s: only more than {_SLOW:g} s would show it")
-        elif last_at - first_at >= _AT_END:
-            self.verdicts.record_pass(TIMING, f"the first line after {first_at - adjust.began_at:.1f} s")
-        elif first.percent is not None and first.percent >= 100:  # noqa: PLR2004 - percent
+        elif adjust.output_at - adjust.progress_at >= _AT_END:
+            what = f"the first line after {adjust.progress_at - adjust.began_at:.1f} s"
+            self.verdicts.record_pass(TIMING, what)
+        elif adjust.first_percent is not None and adjust.first_percent >= _DONE:
             self.verdicts.skip([TIMING], "its only progress is that of the end")
         else:
             what = f"all of its output came within the last {_AT_END:g} s of {seconds:.1f} s"
@@ -460,27 +527,36 @@ class _DriverTest:
         else:
             self.verdicts.record_pass(LEFTOVERS)
 
-    def _test_refusal(self) -> None:
+    def _test_refusal(self) -> bool:
+        """Test values out of range; return whether the driver got any."""
         tried = []
         for path, setting in iter_settings(self._description):
-            value = value_outside(setting) if isinstance(setting, dict) else None
-            if value is None:
+            # A range that makes no sense was reported, and may have no value out of it.
+            if not isinstance(setting, dict) or any(lint_setting("", setting)):
                 continue
-            assignment = f"{setting_name(path)}={_shown(value)}"
-            what = f"{assignment}, {violation(setting, value)}"
-            self._context.warn(f"trying {what}: it must be refused")
-            self._changed = assignment
-            adjust = self._adjust(self._request(_change(path, value)))
-            if not self._judge_refusal(adjust, assignment, what):
-                return
-            self._changed = ""
-            tried.append(assignment)
+            for value in values_outside(setting):
+                assignment = f"{setting_name(path)}={_shown(value)}"
+                what = f"{assignment}, {violation(setting, value)}"
+                self._context.warn(f"trying {what}: it must be refused")
+                self._note_change(path, value)
+                adjust = self._adjust(self._request(_change(path, value)))
+                if not self._judge_refusal(adjust, assignment, what):
+                    return True
+                self._changed = ""
+                tried.append(assignment)
         if not tried:
-            self.verdicts.skip([REFUSAL, EXPLANATION], "no setting has a range or list")
-        elif len(tried) == 1:
-            self.verdicts.record_pass(REFUSAL, f"refused {tried[0]}")
+            self.verdicts.skip([REFUSAL, EXPLANATION], "no value can be out of range")
+            return False
+        shown = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
+        changed = self._changed_value()
+        if changed is None:
+            self.verdicts.record_pass(REFUSAL, f"refused {shown}")
         else:
-            self.verdicts.record_pass(REFUSAL, f"refused {pluralize(len(tried), 'value')}")
+            path, value = changed
+            what = f"refused {shown}, and then --query shows {setting_name(path)}={_shown(value)}"
+            self.verdicts.record_failure(REFUSAL, what, _REFUSAL_REMEDY)
+            self._note_change(path, value)
+        return True
 
     def _judge_refusal(self, adjust: _Adjust, assignment: str, what: str) -> bool:
         """Judge an adjust with a value that must be refused; return whether others may be tried."""
@@ -510,12 +586,15 @@ class _DriverTest:
     def _restore(self, when: str) -> None:
         self._context.warn(f"adjusting {self._name} with its present values again")
         adjust = self._adjust(self._request())
-        if adjust.says_ok:
-            self._changed = ""
-            self.verdicts.record_pass(RECOVERY, when)
-        else:
-            what = f"{when} it does not accept its present values: {adjust.outcome.message}"
-            self.verdicts.record_failure(RECOVERY, what, _RECOVERY_REMEDY)
+        if not adjust.says_ok:
+            self._record_no_recovery(when, adjust)
+            return
+        self._changed = ""
+        self.verdicts.record_pass(RECOVERY, when)
+
+    def _record_no_recovery(self, when: str, adjust: _Adjust) -> None:
+        what = f"{when} it does not accept its present values: {adjust.outcome.message}"
+        self.verdicts.record_failure(RECOVERY, what, _RECOVERY_REMEDY)
 
     # The rules about a cancel and SIGTERM.
 
@@ -523,8 +602,14 @@ class _DriverTest:
         """Adjust the driver with its present values and send it a signal meanwhile."""
         self._context.warn(f"adjusting {self._name} with its present values, to send it {signal}")
         # A driver that is only slow to start may not have installed its handlers.
-        prompt = bool(normal.progress) and normal.progress[0][0] < normal.began_at + _SIGNAL_AFTER
+        prompt = bool(normal.progress_count) and normal.progress_at < normal.began_at + _SIGNAL_AFTER
         return self._adjust(self._request(), signal, None if prompt else _SIGNAL_AFTER)
+
+    def _skip_signal(self, rule: str, signal: Interruption, adjust: _Adjust) -> None:
+        """Record that an adjust ended before it could get a signal."""
+        self.verdicts.skip([rule], f"it ended, after {adjust.seconds:.1f} s, before {signal} could be sent")
+        if not adjust.says_ok:
+            self._record_no_recovery("after an earlier adjust", adjust)
 
     def _test_cancel(self, normal: _Adjust) -> bool:
         """Test a cancel; return whether one was sent. `normal`: the adjust without one."""
@@ -534,7 +619,7 @@ class _DriverTest:
         adjust = self._interrupt(normal, "SIGUSR1")
         outcome, facts, verdicts = adjust.outcome, adjust.outcome.facts, self.verdicts
         if adjust.signaled_at is None or "SIGUSR1" not in facts.signals_sent:
-            verdicts.skip([CANCEL], f"it ended, after {adjust.seconds:.1f} s, before SIGUSR1 could be sent")
+            self._skip_signal(CANCEL, "SIGUSR1", adjust)
             return False
         seconds = adjust.ended_at - adjust.signaled_at
         if facts.failure == "malformed":
@@ -551,6 +636,8 @@ class _DriverTest:
         elif facts.killed_by is not None:
             what = f"has_cancel is true, but SIGUSR1 ended it: killed by {facts.killed_by}"
             verdicts.record_failure(CANCEL, what, _HANDLER_REMEDY)
+        elif _unexplained(outcome):
+            verdicts.record_failure(CANCEL, f"after SIGUSR1: {_unexplained(outcome)}", _CANCEL_REMEDY)
         else:
             verdicts.record_pass(CANCEL, f"{outcome.status}, {seconds:.1f} s after SIGUSR1")
         return True
@@ -560,12 +647,11 @@ class _DriverTest:
         adjust = self._interrupt(normal, "SIGTERM")
         facts, verdicts = adjust.outcome.facts, self.verdicts
         if adjust.signaled_at is None or "SIGTERM" not in facts.signals_sent:
-            why = f"it ended, after {adjust.seconds:.1f} s, before SIGTERM could be sent"
-            verdicts.skip([TERMINATION], why)
+            self._skip_signal(TERMINATION, "SIGTERM", adjust)
             return False
         seconds = adjust.ended_at - adjust.signaled_at
-        if adjust.says_ok and _is_short(normal, adjust):
-            verdicts.skip([TERMINATION], f"it ended by itself {seconds:.1f} s after SIGTERM")
+        if adjust.says_ok:
+            verdicts.skip([TERMINATION], f"it ended by itself, with ok, {seconds:.1f} s after SIGTERM")
         elif "SIGKILL" not in facts.signals_sent:
             verdicts.record_pass(TERMINATION, f"{seconds:.1f} s after SIGTERM")
         elif facts.killed_by == "SIGKILL":
@@ -581,6 +667,20 @@ def _is_short(normal: _Adjust, adjust: _Adjust) -> bool:
     """Return whether an adjust that got a signal may have been at its end. `normal`: one without a signal."""
     signaled_after = (adjust.signaled_at or adjust.began_at) - adjust.began_at
     return normal.seconds - signaled_after < _MIN_REST
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Return whether two values of a setting are the same, but for the rounding of a number."""
+    if is_number(value) and is_number(other):
+        return abs(value - other) <= _ROUNDING * max(abs(value), abs(other))
+    return identity(value) == identity(other)
+
+
+def _adjust_failure(outcome: Outcome) -> str:
+    """Return why an adjust with a reply has failed."""
+    if outcome.facts.exit_code == 0 and outcome.body.get("message") is None and "status" in outcome.body:
+        return f"replied the status {_shown(outcome.body['status'])}; a success has the status ok"
+    return outcome.message
 
 
 def _change(path: SettingPath, value: Any) -> Object:
@@ -600,7 +700,7 @@ def _unexplained(outcome: Outcome) -> str:
     body = outcome.body
     if not body:
         return f"gave no reply ({outcome.message})"
-    for key in ("status", "reason"):
+    for key in ("status", "reason", "message"):
         word = body.get(key)
         if not isinstance(word, str) or not word.strip():
             return f"its reply has no `{key}`"
@@ -615,10 +715,14 @@ def _shown(value: Any) -> str:
 
 _ADJUST_CALL = "an adjust"
 
-_STDOUT_REMEDY = "send everything else to stderr, also what the commands print that it runs (`>&2`)"
+_STDOUT_REMEDY = (
+    "print each JSON object on one line, in UTF-8; send everything else to stderr, also what the commands"
+    " that it runs print (`>&2`)"
+)
 
 _NO_REPLY_REMEDY = (
-    'print the cause as JSON before it exits: {"status":"failed","reason":"WORD","message":"SENTENCE"}'
+    "fix what stderr shows; when it fails, it must say so before it exits:"
+    ' {"status":"failed","reason":"WORD","message":"SENTENCE"}'
 )
 
 _INFO_REMEDY = 'answer {"version":"1.0","has_cancel":false}'
@@ -627,6 +731,8 @@ _QUERY_REMEDY = (
     'answer {"application":{"components":{"NAME":{"settings":{"NAME":{"value":4,"type":"range","min":1,'
     '"max":8,"step":1}}}}}}'
 )
+
+_EFFECT_REMEDY = "put the value of the input into effect, and let --query answer with what is in effect"
 
 _TIMING_REMEDY = "flush stdout after each line, and print progress before and while it waits"
 
@@ -643,7 +749,10 @@ _EXPLANATION_REMEDY = (
     'answer {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
 )
 
-_CANCEL_REMEDY = 'on SIGUSR1 end the adjust: answer {"status":"canceled","reason":"SIGUSR1"} and exit with 1'
+_CANCEL_REMEDY = (
+    'on SIGUSR1 end the adjust: answer {"status":"canceled","reason":"SIGUSR1","message":SENTENCE} and exit'
+    " with 1"
+)
 
 _HANDLER_REMEDY = f"{_CANCEL_REMEDY}; or answer --info with `has_cancel` false"
 

@@ -111,11 +111,6 @@ class Verdicts:
         """Return whether the driver keeps a rule."""
         return rule in self._known and self._known[rule].kind == "pass"
 
-    @property
-    def failed(self) -> bool:
-        """Whether the driver breaks a rule."""
-        return any(verdict.kind == "fail" for verdict in self)
-
 
 _WORDS = {"pass": "pass", "fail": "FAIL", "not-tested": "not tested"}
 

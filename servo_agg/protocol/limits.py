@@ -63,23 +63,19 @@ def _range_violation(described: JsonObject, value: float) -> str | None:
     return None
 
 
-def value_outside(described: JsonObject) -> Any:
-    """Return a value that a setting must refuse: above its maximum, below its minimum, or not in its list.
+def values_outside(described: JsonObject) -> list[Any]:
+    """Return values that a setting must refuse: above its maximum, below its minimum, or not in its list.
 
-    None if it has none of them, or if floats are not precise enough.
+    Empty if it has none of them, or if floats are not precise enough.
     """
     values = described.get("values")
     if isinstance(values, list) and values:
-        return _value_not_among(values)
+        return [_value_not_among(values)]
     least, most, step = (described.get(key) for key in ("min", "max", "step"))
     distance = step if is_number(step) and step > 0 else 1
-    if is_number(most):
-        outside = _sum(most, distance)
-    elif is_number(least):
-        outside = _sum(least, -distance)
-    else:
-        return None
-    return outside if violation(described, outside) else None
+    outside = [_sum(most, distance)] if is_number(most) else []
+    outside += [_sum(least, -distance)] if is_number(least) else []
+    return [value for value in outside if violation(described, value)]
 
 
 def _value_not_among(values: list[Any]) -> Any:

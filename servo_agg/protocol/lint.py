@@ -8,13 +8,14 @@ Rules (SPEC 14):
 
 from __future__ import annotations
 
+from servo_agg.errors import close_matches
 from servo_agg.protocol.limits import exact, identity, is_number, violation
 from servo_agg.protocol.messages import json_type, quoted_name, to_json, to_text, truncate
 from servo_agg.protocol.settings import iter_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from servo_agg.protocol.messages import JsonObject
@@ -61,9 +62,27 @@ def lint_info(body: JsonObject) -> Iterator[Finding]:
 
 
 def lint_description(description: Description) -> Iterator[Finding]:
-    """Yield what is wrong with the settings of a normalized description."""
+    """Yield what is wrong with the settings of a normalized description, and with the keys around them."""
+    application = description["application"]
+    yield from _lint_keys("application", application, ("components", "settings"))
+    for name, component in application.get("components", {}).items():
+        yield from _lint_keys(quoted_name(name), component, ("settings",))
     for path, setting in iter_settings(description):
         yield from lint_setting(setting_name(path), setting)
+
+
+def _lint_keys(path: str, parent: JsonObject, expected: Sequence[str]) -> Iterator[Finding]:
+    """Yield the keys of a component, or of the application, in which settings go unnoticed."""
+    missing = [key for key in expected if key not in parent]
+    for key, value in parent.items():
+        near = close_matches(key, missing)
+        if key in expected or not isinstance(value, dict):
+            continue
+        if near:
+            yield Finding(path, f"has `{quoted_name(key)}`, which is not read", f"rename it to `{near[0]}`")
+        elif "value" in value and "settings" in missing:
+            what = f"has the setting {quoted_name(key)} outside of `settings`"
+            yield Finding(path, what, 'put it there: `"settings":{...}`')
 
 
 def setting_name(path: SettingPath) -> str:

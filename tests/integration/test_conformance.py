@@ -34,7 +34,7 @@ fail() {
 case $1 in
 --info) echo '{"version":"1.0","has_cancel":true}' ;;
 --query)
-    setting='{"type":"range","min":1,"max":8,"step":1,"value":2}'
+    setting='{"type":"range","min":1,"max":8,"step":1,"value":'$(cat value 2>/dev/null || echo 2)'}'
     echo '{"application":{"components":{"web":{"settings":{"cpu":'"$setting"'}}}}}'
     ;;
 *)
@@ -42,17 +42,18 @@ case $1 in
     trap 'canceled=yes' USR1
     trap restore TERM
     cpu=$(sed 's/.*"cpu":{"value":\\([0-9.]*\\).*/\\1/')
-    [ "$cpu" -le 8 ] || fail rejected out-of-range 'web.cpu: at most 8'
+    [ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail rejected out-of-range 'web.cpu: from 1 to 8'
     for percent in 0 20 40 60 80 100; do
         [ -z "$canceled" ] || fail canceled SIGUSR1 'web.cpu is unchanged'
         echo '{"progress":'$percent'}'
         sleep 0.25
     done
+    echo "$cpu" >value
     echo '{"status":"ok"}'
     ;;
 esac
 """
-"""A driver that keeps all rules: its adjust takes 1.5 s."""
+"""A driver that keeps all rules: its adjust takes 1.5 s, and ends with its value in a file."""
 
 GRACE = "agg: {grace: 0.7, cancel_grace: 0.7}\n"
 
@@ -90,6 +91,7 @@ def test_a_driver_that_keeps_all_rules_passes_all_of_them(servo: ServoDirectory)
     assert completed.stderr.decode().splitlines() == [
         "adjusting 01web with its present values: web.cpu=2",
         "trying web.cpu=9, above its maximum 8: it must be refused",
+        "trying web.cpu=0, below its minimum 1: it must be refused",
         "adjusting 01web with its present values, to send it SIGUSR1",
         "adjusting 01web with its present values, to send it SIGTERM",
         "adjusting 01web with its present values again",
@@ -160,17 +162,35 @@ BREAKS = {
         "accepts its present values",
         "port 80 is taken (exited with status 1)",
     ),
+    "status success": Break(
+        '{"status":"ok"}',
+        '{"status":"success"}',
+        "accepts its present values",
+        "replied the status success; a success has the status ok",
+    ),
+    "another value": Break(
+        'echo "$cpu" >value',
+        "echo $((cpu % 8 + 1)) >value",
+        "accepts its present values",
+        "was adjusted to web.cpu=2, and then --query shows 3",
+    ),
     "progress 120": Break("80 100", "80 120", "progress is from 0 to 100", "printed progress 120"),
     "progress in words": Break(
         "'{\"progress\":'$percent'}'",
         """'{"progress":"'$percent' %"}'""",
         "progress is from 0 to 100",
-        "printed progress 0 %",
+        'printed progress "0 %"',
+    ),
+    "progress as a text": Break(
+        "'{\"progress\":'$percent'}'",
+        """'{"progress":"'$percent'"}'""",
+        "progress is from 0 to 100",
+        'printed progress "0"',
     ),
     "progress back": Break("40 60", "60 40", "progress never goes back", "progress went from 60 back to 40"),
     "buffered": Break(
         "'}'\n        sleep 0.25\n    done\n",
-        "'}' >>buffer\n        sleep 0.25\n    done\n    cat buffer\n",
+        "'}' >>buffer\n        sleep 0.25\n    done\n    cat buffer; rm buffer\n",
         "progress comes while it works",
         "all of its output came within the last 0.1 s of ",
     ),
@@ -181,10 +201,22 @@ BREAKS = {
         "left running in its session: sleep (pid ",
     ),
     "accepts anything": Break(
-        '[ "$cpu" -le 8 ] || fail',
+        '[ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail',
         ": || fail",
         "refuses a value out of range",
         "accepted web.cpu=9, above its",
+    ),
+    "accepts what is too low": Break(
+        '[ "$cpu" -ge 1 ] && ',
+        "",
+        "refuses a value out of range",
+        "accepted web.cpu=0, below its",
+    ),
+    "applies a value before it refuses it": Break(
+        '    [ "$cpu" -ge 1 ]',
+        '    echo "$cpu" >value\n    [ "$cpu" -ge 1 ]',
+        "refuses a value out of range",
+        "refused 2 values, and then --query shows web.cpu=0",
     ),
     "refuses without a reason": Break(
         "fail rejected out-of-range",
@@ -192,9 +224,15 @@ BREAKS = {
         "explains what it refuses",
         "web.cpu=9: its reply has",
     ),
+    "refuses without a message": Break(
+        "|| fail rejected",
+        """|| { echo '{"status":"rejected","reason":"no"}'; exit 1; } || fail rejected""",
+        "explains what it refuses",
+        "web.cpu=9: its reply has no `message`",
+    ),
     "refuses with exit 0": Break(
         "|| fail rejected",
-        """|| { echo '{"status":"rejected","reason":"no"}'; exit 0; } || fail rejected""",
+        """|| { echo '{"status":"rejected","reason":"no","message":"no"}'; exit 0; } || fail rejected""",
         "explains what it refuses",
         "web.cpu=9: replied rejected but exited with status 0",
     ),
@@ -217,6 +255,12 @@ BREAKS = {
         "ends on a cancel",
         "replied ok although",
     ),
+    "crashes on a cancel": Break(
+        "fail canceled",
+        "exit 1 || fail",
+        "ends on a cancel",
+        "after SIGUSR1: gave no reply",
+    ),
     "ignores SIGTERM": Break("trap restore TERM", "trap '' TERM", "ends on SIGTERM", "did not end within "),
     "a child ignores SIGTERM": Break(
         "    for percent",
@@ -224,11 +268,18 @@ BREAKS = {
         "ends on SIGTERM",
         "ended on SIGTERM, but a process that it had started did not within ",
     ),
+    "leaves a lock when it refuses": Break(
+        '    [ "$cpu" -ge 1 ]',
+        "    [ ! -e locked ] || fail failed locked 'another adjust is running'\n"
+        '    [ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || : >locked\n    [ "$cpu" -ge 1 ]',
+        "can be adjusted afterwards",
+        "after an earlier adjust it does not accept its present values: ",
+    ),
     "leaves a lock": Break(
         "restore() { exit 143; }",
         "restore() { : >locked; exit 143; }\n[ ! -e locked ] || [ $1 != app ] || exit 1",
         "can be adjusted afterwards",
-        "after it was canceled or stopped it does not accept its present values: ",
+        "after a value out of range, a cancel and a stop it does not accept its present values: ",
     ),
 }
 
@@ -317,6 +368,17 @@ def test_the_test_of_a_driver_that_never_ends_its_progress_ends(servo: ServoDire
     assert rules["accepts its present values"]["what"].startswith("did not end within 6 s")
 
 
+@pytest.mark.full
+def test_progress_without_end_takes_no_memory(servo: ServoDirectory) -> None:
+    flood = "[ -e flooded ] || { : >flooded; yes '{\"progress\":0}' | head -n 1000000; }"
+    servo.add_script("01web", TEMPLATE.replace("    for percent", f"    {flood}\n    for percent", 1))
+    # 1,000,000 objects would take more than that.
+    limited = ["sh", "-c", 'ulimit -v 400000 && exec "$@"', "sh", "./adjust"]
+    completed = servo.run(command=[*limited, "--test-driver", "01web", "app"])
+    assert completed.returncode == 0, completed
+    assert b"1000006 progress lines" in completed.stdout
+
+
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
 def test_a_signal_ends_it_like_any_run(servo: ServoDirectory, number: int, name: str) -> None:
     servo.add("01web", "stubborn", when="adjust")
@@ -330,14 +392,15 @@ def test_a_signal_ends_it_like_any_run(servo: ServoDirectory, number: int, name:
 
 
 def test_what_may_have_been_changed_is_said_when_a_signal_ends_it(servo: ServoDirectory) -> None:
-    accepting = TEMPLATE.replace('[ "$cpu" -le 8 ] || fail', "[ $cpu != 9 ] || : >accepted; : || fail")
+    limits = '[ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail'
+    accepting = TEMPLATE.replace(limits, "[ $cpu != 9 ] || : >accepted; : || fail")
     servo.add_script("01web", accepting)
     with servo.start("--test-driver", "01web", "app") as program:
         wait_until((servo.path / "accepted").exists, 30, "the value out of range")
         program.send_signal(signal.SIGINT)
         completed = program.finish()
     assert completed.returncode == 128 + signal.SIGINT
-    assert "warning: 01web may still have web.cpu=9, out of range" in completed.stderr.decode()
+    assert "warning: 01web may still have web.cpu=9 (2 before the test)" in completed.stderr.decode()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, None])

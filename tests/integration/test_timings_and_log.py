@@ -588,16 +588,23 @@ def test_failures_without_a_final_object_are_logged_with_a_reason(servo: ServoDi
         """,  # noqa: E501 - one line of JSON
     )
     ends = []
-    for words in (["--version"], ["--check"], ["--check", "--json"], ["--plan", "app", "--set", "b.n=9"]):
+    for words in (
+        ["--version"],
+        ["--check"],
+        ["--check", "--json"],
+        ["--plan", "app", "--set", "b.n=9"],
+        ["--test-driver", "01a", "app", "--read-only"],
+    ):
         assert servo.run(*words).returncode == 1
         line = last_run(servo)
         ends.append((*outcome_of(line)[:3], line["message"].split("\n")[0]))
-    *checks, plan = ends[1:]
+    *checks, plan, test = ends[1:]
     assert ends[0][:3] == ("version", "failed", "exit-status")
     assert ends[0][3].startswith("01a: failed: on --info: ")
     assert checks == [("check", "failed", "problems", "1 problem found")] * 2
     assert plan[:3] == ("plan", "failed", "wrong-values")
     assert plan[3].startswith("b.n: ")
+    assert test == ("test-driver", "failed", "broken-rules", "01a breaks 2 rules")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servo_agg.errors import SchemaError
-from servo_agg.protocol.limits import identity, value_outside, violation
+from servo_agg.protocol.limits import identity, values_outside, violation
 from servo_agg.protocol.lint import lint_description, lint_info, lint_setting
 from servo_agg.protocol.settings import normalize_description
 
@@ -123,6 +123,38 @@ def test_a_setting_may_have_several_findings() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("application", "found", "remedy"),
+    [
+        (
+            {"component": {"web": {}}},
+            "application: has `component`, which is not read",
+            "rename it to `components`",
+        ),
+        (
+            {"components": {"web": {"setting": {"cpu": RANGE}}}},
+            "web: has `setting`, which is not read",
+            "rename it",
+        ),
+        (
+            {"components": {"web": {"cpu": RANGE}}},
+            "web: has the setting cpu outside of `settings`",
+            "put it there",
+        ),
+    ],
+    ids=["component", "setting", "level missing"],
+)
+def test_settings_that_go_unnoticed_are_found(application: Object, found: str, remedy: str) -> None:
+    (finding,) = lint_description({"application": application})
+    assert str(finding) == found
+    assert finding.remedy.startswith(remedy)
+
+
+def test_other_keys_of_a_component_are_not_judged() -> None:
+    component = {"settings": {"cpu": RANGE}, "setting": {}, "namespace": {"value": "a"}}
+    assert [*lint_description({"application": {"components": {"web": component}, "annotations": {}}})] == []
+
+
 def test_a_name_that_could_be_misread_is_quoted() -> None:
     (found,) = lint_description({"application": {"components": {"a b": {"settings": {"": 4}}}}})
     assert found.path == "'a b'.''"
@@ -191,29 +223,28 @@ def test_any_reply_is_judged(reply: Object) -> None:
 
 @given(settings.filter(lambda setting: isinstance(setting, dict)))
 def test_a_value_outside_of_a_setting_violates_it(setting: Object) -> None:
-    value = value_outside(setting)
-    assert value is None or violation(setting, value)
+    assert all(violation(setting, value) for value in values_outside(setting))
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
+    ("setting", "outside"),
     [
-        (RANGE, 8.5),
-        ({"min": 1, "max": 8}, 9),
-        ({"min": 1, "step": 3}, -2),
-        ({"max": 0.7, "step": 0.1}, 0.8),
-        ({"max": 10**400, "step": 0.5}, 10**400 + 1),
-        (ENUM, "not-in-its-list"),
-        ({"values": ["not-in-its-list"]}, "not-in-its-list-"),
-        ({"values": [1, 2.5]}, 3),
-        ({"value": 4}, None),
-        ({"values": []}, None),
-        ({"max": 1e300, "step": 0.5}, None),
+        (RANGE, [8.5, 0]),
+        ({"min": 1, "max": 8}, [9, 0]),
+        ({"min": 1, "step": 3}, [-2]),
+        ({"max": 0.7, "step": 0.1}, [0.8]),
+        ({"max": 10**400, "step": 0.5}, [10**400 + 1]),
+        (ENUM, ["not-in-its-list"]),
+        ({"values": ["not-in-its-list"]}, ["not-in-its-list-"]),
+        ({"values": [1, 2.5]}, [3]),
+        ({"value": 4}, []),
+        ({"values": []}, []),
+        ({"max": 1e300, "step": 0.5}, []),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_value_outside_is_just_outside(setting: Object, value: object) -> None:
-    assert value_outside(setting) == value
+def test_values_outside_are_just_outside(setting: Object, outside: list[object]) -> None:
+    assert values_outside(setting) == outside
 
 
 @given(values, values)
