@@ -12,63 +12,36 @@ from __future__ import annotations
 
 from shlex import quote
 
+from servo_agg.commands import conformance_rules as rules
 from servo_agg.commands.adjust import require_psutil, require_watchdog, take_lock
-from servo_agg.commands.conformance_rules import (
-    ADJUST,
-    ADJUSTING,
-    CANCEL,
-    DESCRIPTION,
-    EXIT,
-    EXPLANATION,
-    INFO,
-    LEFTOVERS,
-    ORDER,
-    QUERY,
-    RANGE,
-    RECOVERY,
-    REFUSAL,
-    RULES,
-    STDOUT,
-    TERMINATION,
-    TIMING,
-    Verdicts,
-    report_text,
-)
+from servo_agg.commands.conformance_calls import DONE, SHOWN, Adjust, Ended, TestedDriver
 from servo_agg.commands.query import Result, stopped_result
-from servo_agg.drivers.process import DriverCall
-from servo_agg.drivers.timeouts import CHECK_TIMEOUT
 from servo_agg.errors import BadInput, SchemaError, close_matches
 from servo_agg.output.tables import pluralize, truncate_middle
 from servo_agg.processes.snapshot import take_snapshot
 from servo_agg.protocol.limits import identity, is_number, values_outside, violation
 from servo_agg.protocol.lint import lint_description, lint_info, lint_setting, setting_name
-from servo_agg.protocol.messages import Progress, encode, to_json, to_text
+from servo_agg.protocol.messages import to_json, to_text
 from servo_agg.protocol.routing import fill_missing, route
 from servo_agg.protocol.settings import dotted_path, iter_settings, join_names, normalize_description
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Literal
+    from typing import Any
 
+    from servo_agg.commands.conformance_calls import Interruption
     from servo_agg.commands.query import Context
     from servo_agg.config import Config
-    from servo_agg.drivers.run import DriverRun, PhaseOptions
-    from servo_agg.protocol.messages import Message
     from servo_agg.protocol.outcome import Outcome
     from servo_agg.protocol.settings import SettingPath
 
     Object = dict[str, Any]
-    Interruption = Literal["SIGUSR1", "SIGTERM"]
 
 _SIGNAL_AFTER = 0.5
 """Seconds after which a driver that prints no progress is canceled or stopped."""
 
 _MIN_REST = 0.5
 """Seconds that an adjust must have before it when it gets a signal: a shorter one may end before that."""
-
-_MAX_LIMITS = 20
-"""A step may take this many times the time for which a driver may be silent."""
 
 _SLOW = 1.0
 """Seconds after which a driver whose first progress comes at its end is taken to buffer its output."""
@@ -79,14 +52,8 @@ _AT_END = 0.1
 _LEFTOVER_WAIT = 0.5
 """Seconds in which the last processes of a driver may end after its own end."""
 
-_DONE = 100
-"""Percent at the end of an adjust."""
-
 _ROUNDING = 1e-6
 """Part of a number by which a query may show it differently."""
-
-_SHOWN = 60
-"""Columns that are shown of a value."""
 
 
 def conformance(
@@ -106,14 +73,15 @@ def conformance(
             return stopped_result(context.loop.cause)
         require_psutil()
         require_watchdog(context)
-    test = _DriverTest(context, name, application)
+    driver = TestedDriver(context, name, application)
+    test = _DriverTest(context, driver)
     try:
         test.run(read_only=read_only)
-    except _Ended:
-        test.verdicts.skip(RULES, "a process of the driver survives SIGKILL")
+    except Ended:
+        test.verdicts.skip(rules.RULES, "a process of the driver survives SIGKILL")
     test.warn_of_changes()
     if context.loop.cause:
-        return stopped_result(context.loop.cause, test.outcomes, unkillable=context.supervisor.unkillable)
+        return stopped_result(context.loop.cause, driver.outcomes, unkillable=context.supervisor.unkillable)
     broken = [verdict for verdict in test.verdicts if verdict.kind == "fail"]
     failure = None
     if broken:
@@ -129,7 +97,7 @@ def conformance(
             "rules": [verdict.as_object() for verdict in test.verdicts],
         }
         return Result(final, status, failure)
-    return Result(report_text(test.verdicts, width), status, failure)
+    return Result(rules.report_text(test.verdicts, width), status, failure)
 
 
 def _selected(config: Config, name: str) -> str:
@@ -150,82 +118,16 @@ def _selected(config: Config, name: str) -> str:
     raise BadInput(f"no such driver in {config.directory}/adjust.d ({hint}): {name!r}")
 
 
-class _Ended(Exception):
-    """No further step is possible: the run is to end, or a process survives SIGKILL."""
-
-
-class _Adjust:
-    """One adjust of the driver, as it was seen. Moments are in seconds of the event loop.
-
-    Of its messages only what the rules need is kept: a driver may print progress without end.
-
-    outcome      the verdict of the supervisor
-    began_at, ended_at  when it was started and had ended
-    pid          its process, which has ended
-    signaled_at  when it was canceled or stopped, None if it had ended before
-    too_long     whether it was stopped because it took too long
-    output_at    when its last message arrived
-    progress_count  how many progress messages it printed
-    progress_at  when the first of them arrived
-    first_percent  the percentage in it, None if that is not a number
-    out_of_range  how the first progress that is not a number from 0 to 100 appears, "" if there is none
-    backwards    how its progress went back for the first time, "" if it did not
-    """
-
-    def __init__(self, now: float) -> None:
-        self.outcome: Outcome
-        self.began_at = self.ended_at = self.output_at = self.progress_at = now
-        self.pid = 0
-        self.signaled_at: float | None = None
-        self.too_long = False
-        self.progress_count = 0
-        self.first_percent: float | None = None
-        self.out_of_range = ""
-        self.backwards = ""
-        self._percent = 0.0
-
-    def add(self, message: Message, now: float) -> None:
-        """Take note of a message that has just arrived."""
-        self.output_at = now
-        if not isinstance(message, Progress):
-            return
-        percent = message.percent
-        if not self.progress_count:
-            self.progress_at, self.first_percent = now, percent
-        self.progress_count += 1
-        if not self.out_of_range and (percent is None or not 0 <= percent <= _DONE):
-            self.out_of_range = truncate_middle(to_json(message.body["progress"]), _SHOWN)
-        if percent is not None:
-            clamped = min(max(percent, 0), _DONE)
-            if clamped < self._percent and not self.backwards:
-                self.backwards = f"{self._percent:g} back to {clamped:g}"
-            self._percent = max(clamped, self._percent)
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self.ended_at - self.began_at
-
-    @property
-    def says_ok(self) -> bool:
-        """Whether it replied `ok`, whatever its exit status."""
-        return self.outcome.facts.failure is None and self.outcome.body.get("status") == "ok"
-
-
 class _DriverTest:
     """The test of one driver.
 
     verdicts  what was found out
-    outcomes  of the driver in the last step
     """
 
-    def __init__(self, context: Context, name: str, application: str) -> None:
-        self.verdicts = Verdicts()
-        self.outcomes: list[Outcome] = []
+    def __init__(self, context: Context, driver: TestedDriver) -> None:
+        self.verdicts = rules.Verdicts()
         self._context = context
-        self._name = name
-        self._application = application
-        self._limit = CHECK_TIMEOUT if context.config.limit is None else context.config.limit
+        self._driver = driver
         self._raise_limit = f"{'set' if context.config.limit is None else 'raise'} OPTUNE_IO_TIMEOUT"
         self._has_cancel = False
         self._description: Object = {}
@@ -233,81 +135,24 @@ class _DriverTest:
         self._changed = ""
 
     def run(self, *, read_only: bool) -> None:
-        """Test the driver. Raises _Ended."""
+        """Test the driver. Raises Ended."""
         if not self._test_info():
-            self.verdicts.skip(RULES, "it cannot be started")
+            self.verdicts.skip(rules.RULES, "it cannot be started")
             return
         answers = self._test_query()
         if read_only:
-            self.verdicts.skip(ADJUSTING, "--read-only leaves it out")
+            self.verdicts.skip(rules.ADJUSTING, "--read-only leaves it out")
         elif not answers:
-            self.verdicts.skip(RULES, "it does not describe its settings")
+            self.verdicts.skip(rules.RULES, "it does not describe its settings")
         elif not self._present:
-            self.verdicts.skip(ADJUSTING, "it describes no setting with a value")
+            self.verdicts.skip(rules.ADJUSTING, "it describes no setting with a value")
         else:
             self._test_adjust()
 
     def warn_of_changes(self) -> None:
         """Warn if the driver may have a value that it did not have before the test."""
         if self._changed:
-            self._context.warn(f"warning: {self._name} may still have {self._changed}")
-
-    # Running the driver.
-
-    def _ask(self, phase: Literal["info", "query"]) -> Outcome:
-        context = self._context
-        options = context.phase_options(phase, context.loop.now(), checking=True)
-        return self._run(DriverCall(self._name, [f"--{phase}", self._application]), options)
-
-    def _adjust(
-        self,
-        request: Object,
-        signal: Interruption | None = None,
-        after: float | None = None,
-    ) -> _Adjust:
-        """Adjust the driver.
-
-        With `signal` it is canceled or stopped once it has printed progress, or `after` seconds if that is
-        not None.
-        """
-        loop = self._context.loop
-        adjust = _Adjust(loop.now())
-        latest = adjust.began_at + _MAX_LIMITS * self._limit
-
-        def on_messages(_: str, messages: Sequence[Message]) -> None:
-            for message in messages:
-                adjust.add(message, loop.now())
-
-        def wants_stop(run: DriverRun, now: float) -> bool:
-            adjust.pid = run.process.pid
-            if run.exited or loop.cause:
-                return False
-            if now >= latest:
-                adjust.too_long = True
-                return True
-            if signal is None or adjust.signaled_at is not None:
-                return run.cancel_expired(now)
-            if not (adjust.progress_count or (after is not None and now >= adjust.began_at + after)):
-                return False
-            adjust.signaled_at = now
-            if signal == "SIGUSR1":
-                run.cancel(now, is_aggregator=False)
-            return signal == "SIGTERM"
-
-        options = self._context.phase_options(
-            "adjust", adjust.began_at, checking=True, on_messages=on_messages, wants_stop=wants_stop
-        )
-        adjust.outcome = self._run(DriverCall(self._name, [self._application], encode(request)), options)
-        adjust.ended_at = loop.now()
-        return adjust
-
-    def _run(self, call: DriverCall, options: PhaseOptions) -> Outcome:
-        context = self._context
-        if not context.loop.poll():
-            self.outcomes = context.supervisor.run([call], options)
-        if context.loop.cause or not self.outcomes:
-            raise _Ended
-        return self.outcomes.pop()
+            self._context.warn(f"warning: {self._driver.name} may still have {self._changed}")
 
     # What all answers have in common.
 
@@ -315,84 +160,84 @@ class _DriverTest:
         """Judge output and exit status; return whether the reply can be judged. `rule`: the one about it."""
         facts = outcome.facts
         if facts.failure == "malformed":
-            self.verdicts.record_failure(STDOUT, _cause(outcome), _STDOUT_REMEDY)
+            self.verdicts.record_failure(rules.STDOUT, _cause(outcome), rules.STDOUT_REMEDY)
             self.verdicts.skip([rule], f"on {call} its output is not JSON")
             return False
         if facts.failure is not None:
             self.verdicts.record_failure(rule, outcome.message, self._remedy(outcome, call))
             return False
-        self.verdicts.record_pass(STDOUT)
+        self.verdicts.record_pass(rules.STDOUT)
         if not facts.exit_code:
-            self.verdicts.record_pass(EXIT)
+            self.verdicts.record_pass(rules.EXIT)
             return True
         if not outcome.body:
-            self.verdicts.record_failure(EXIT, _cause(outcome), _NO_REPLY_REMEDY)
+            self.verdicts.record_failure(rules.EXIT, _cause(outcome), rules.NO_REPLY_REMEDY)
             self.verdicts.skip([rule], f"on {call} it gave no reply")
             return False
-        if outcome.body.get("status", "" if rule == ADJUST else "ok") == "ok":
+        if outcome.body.get("status", "" if rule == rules.ADJUST else "ok") == "ok":
             what = f"on {call}: replied ok but exited with status {facts.exit_code}"
-            self.verdicts.record_failure(EXIT, what, "exit with 0 when the reply says ok, only then")
+            self.verdicts.record_failure(rules.EXIT, what, "exit with 0 when the reply says ok, only then")
         return True
 
     def _remedy(self, outcome: Outcome, call: str) -> str:
-        path = quote(f"adjust.d/{self._name}")
+        path = quote(f"adjust.d/{self._driver.name}")
         if outcome.facts.failure == "cannot-start":
-            return f"fix that, then verify with: {path} --info {quote(self._application)}"
+            return f"fix that, then verify with: {path} --info {quote(self._driver.application)}"
         if outcome.facts.failure == "timeout" and call == _ADJUST_CALL:
             return (
-                f"print a progress line at least every {self._limit:g} s, exit after the reply, or"
+                f"print a progress line at least every {self._driver.limit:g} s, exit after the reply, or"
                 f" {self._raise_limit}"
             )
         if outcome.facts.failure == "timeout":
-            return f"answer {call} within {self._limit:g} s, or {self._raise_limit}"
+            return f"answer {call} within {self._driver.limit:g} s, or {self._raise_limit}"
         return "find out what holds its processes: SIGKILL does not end them"
 
     # The rules about --info and --query.
 
     def _test_info(self) -> bool:
         """Test the answer to --info; return whether the driver can be started."""
-        outcome = self._ask("info")
-        if not self._judge_output(outcome, INFO, "--info"):
+        outcome = self._driver.ask("info")
+        if not self._judge_output(outcome, rules.INFO, "--info"):
             return outcome.facts.failure != "cannot-start"
         body = outcome.body
         self._has_cancel = body.get("has_cancel") is True
         findings = [*lint_info(body)]
         if body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
-            self.verdicts.record_failure(INFO, outcome.message, _INFO_REMEDY)
+            self.verdicts.record_failure(rules.INFO, outcome.message, rules.INFO_REMEDY)
         elif findings:
             what = "; ".join(map(str, findings))
-            self.verdicts.record_failure(INFO, what, "; ".join(finding.remedy for finding in findings))
+            self.verdicts.record_failure(rules.INFO, what, "; ".join(finding.remedy for finding in findings))
         else:
-            version = truncate_middle(to_text(body["version"]), _SHOWN)
+            version = truncate_middle(to_text(body["version"]), SHOWN)
             cancel = "can be canceled" if self._has_cancel else "cannot be canceled"
-            self.verdicts.record_pass(INFO, f"version {version}, {cancel}")
+            self.verdicts.record_pass(rules.INFO, f"version {version}, {cancel}")
         return True
 
     def _test_query(self) -> bool:
         """Test the answer to --query; return whether it describes settings."""
-        outcome = self._ask("query")
-        if not self._judge_output(outcome, QUERY, "--query"):
+        outcome = self._driver.ask("query")
+        if not self._judge_output(outcome, rules.QUERY, "--query"):
             return False
         if outcome.body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
-            self.verdicts.record_failure(QUERY, outcome.message, "fix the cause that it gives")
+            self.verdicts.record_failure(rules.QUERY, outcome.message, "fix the cause that it gives")
             return False
         try:
             description = normalize_description(outcome.body)
         except SchemaError as error:
             what = f"on --query: its answer is not a description: {error}"
-            self.verdicts.record_failure(QUERY, what, _QUERY_REMEDY)
+            self.verdicts.record_failure(rules.QUERY, what, rules.QUERY_REMEDY)
             return False
         settings = dict(iter_settings(description))
-        self.verdicts.record_pass(QUERY, pluralize(len(settings), "setting"))
+        self.verdicts.record_pass(rules.QUERY, pluralize(len(settings), "setting"))
         findings = [*lint_description(description)]
         if not (settings or findings):
-            self.verdicts.record_failure(DESCRIPTION, "it describes no setting", _QUERY_REMEDY)
+            self.verdicts.record_failure(rules.DESCRIPTION, "it describes no setting", rules.QUERY_REMEDY)
         elif findings:
             what = "; ".join(map(str, findings))
             remedy = "; ".join(f"{finding.path}: {finding.remedy}" for finding in findings)
-            self.verdicts.record_failure(DESCRIPTION, what, remedy)
+            self.verdicts.record_failure(rules.DESCRIPTION, what, remedy)
         else:
-            self.verdicts.record_pass(DESCRIPTION)
+            self.verdicts.record_pass(rules.DESCRIPTION)
         self._description = description
         self._present = {
             path: setting["value"]
@@ -405,44 +250,46 @@ class _DriverTest:
 
     def _request(self, change: Object | None = None) -> Object:
         """Return the input that has all present values, except for `change`."""
-        owners = dict.fromkeys(dict(iter_settings(self._description)), self._name)
+        owners = dict.fromkeys(dict(iter_settings(self._description)), self._driver.name)
         request = fill_missing(change or {}, self._description, set(self._present))
-        return route(request, owners)[self._name]
+        return route(request, owners)[self._driver.name]
 
     def _test_adjust(self) -> None:
         values = ", ".join(f"{setting_name(path)}={_shown(value)}" for path, value in self._present.items())
-        self._context.warn(f"adjusting {self._name} with its present values: {values}")
-        adjust = self._adjust(self._request())
-        judged = not adjust.too_long and self._judge_output(adjust.outcome, ADJUST, _ADJUST_CALL)
+        self._context.warn(f"adjusting {self._driver.name} with its present values: {values}")
+        adjust = self._driver.adjust(self._request())
+        judged = not adjust.too_long and self._judge_output(adjust.outcome, rules.ADJUST, _ADJUST_CALL)
         self._test_progress(adjust)
         if adjust.too_long:
             what = f"did not end within {adjust.seconds:.0f} s and was stopped"
-            self.verdicts.record_failure(ADJUST, what, "end it, and report a failure, when it takes too long")
+            self.verdicts.record_failure(
+                rules.ADJUST, what, "end it, and report a failure, when it takes too long"
+            )
         elif judged and adjust.says_ok and adjust.outcome.facts.killed_by is None:
             self._judge_effect(adjust)
         elif judged:
-            self.verdicts.record_failure(ADJUST, _adjust_failure(adjust.outcome), self._adjust_remedy())
+            self.verdicts.record_failure(rules.ADJUST, _adjust_failure(adjust.outcome), self._adjust_remedy())
         self._test_leftovers(adjust)
-        if not self.verdicts.has_passed(ADJUST):
-            self.verdicts.skip(RULES, "it does not accept its present values")
+        if not self.verdicts.has_passed(rules.ADJUST):
+            self.verdicts.skip(rules.RULES, "it does not accept its present values")
             return
         tried = ["a value out of range"] if self._test_refusal() else []
         tried += ["a cancel"] if self._test_cancel(adjust) else []
         tried += ["a stop"] if self._test_termination(adjust) else []
         if tried:
             self._restore(f"after {join_names(tried)}")
-        self.verdicts.skip([RECOVERY], "nothing had to be restored")
+        self.verdicts.skip([rules.RECOVERY], "nothing had to be restored")
 
-    def _judge_effect(self, adjust: _Adjust) -> None:
+    def _judge_effect(self, adjust: Adjust) -> None:
         """Judge whether an adjust with its present values has left it with them."""
         changed = self._changed_value()
         if changed is None:
-            self.verdicts.record_pass(ADJUST, f"within {adjust.seconds:.1f} s")
+            self.verdicts.record_pass(rules.ADJUST, f"within {adjust.seconds:.1f} s")
             return
         path, value = changed
         present = _shown(self._present[path])
         what = f"was adjusted to {setting_name(path)}={present}, and then --query shows {_shown(value)}"
-        self.verdicts.record_failure(ADJUST, what, _EFFECT_REMEDY)
+        self.verdicts.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
         self._note_change(path, value)
 
     def _changed_value(self) -> tuple[SettingPath, Any] | None:
@@ -451,7 +298,7 @@ class _DriverTest:
         None if there is no such setting, or if the driver does not describe its settings now.
         """
         try:
-            description = normalize_description(self._ask("query").body)
+            description = normalize_description(self._driver.ask("query").body)
         except SchemaError:
             return None
         settings = dict(iter_settings(description))
@@ -471,42 +318,44 @@ class _DriverTest:
         assignment = quote(f"{dotted_path(path)}={value if isinstance(value, str) else to_json(value)}")
         return (
             'end with `{"status":"ok"}` and exit status 0 when the values are in effect; see what it says:'
-            f" adjust -v {quote(self._application)} --set {assignment}"
+            f" adjust -v {quote(self._driver.application)} --set {assignment}"
         )
 
-    def _test_progress(self, adjust: _Adjust) -> None:
+    def _test_progress(self, adjust: Adjust) -> None:
         verdicts = self.verdicts
         if not adjust.progress_count:
-            verdicts.skip([RANGE, ORDER, TIMING], "it printed no progress")
+            verdicts.skip([rules.RANGE, rules.ORDER, rules.TIMING], "it printed no progress")
             return
         if adjust.out_of_range:
             what = f"printed progress {adjust.out_of_range}"
-            verdicts.record_failure(RANGE, what, "print a number from 0 to 100, without quotes")
+            verdicts.record_failure(rules.RANGE, what, "print a number from 0 to 100, without quotes")
         else:
-            verdicts.record_pass(RANGE, pluralize(adjust.progress_count, "progress line"))
+            verdicts.record_pass(rules.RANGE, pluralize(adjust.progress_count, "progress line"))
         if adjust.backwards:
             what = f"progress went from {adjust.backwards}"
-            verdicts.record_failure(ORDER, what, "print the same or a larger number than before")
+            verdicts.record_failure(rules.ORDER, what, "print the same or a larger number than before")
         else:
-            verdicts.record_pass(ORDER)
+            verdicts.record_pass(rules.ORDER)
         self._test_timing(adjust)
 
-    def _test_timing(self, adjust: _Adjust) -> None:
+    def _test_timing(self, adjust: Adjust) -> None:
         seconds = adjust.output_at - adjust.began_at
         if seconds <= _SLOW:
-            self.verdicts.skip([TIMING], f"it took {seconds:.1f} s: only more than {_SLOW:g} s would show it")
+            self.verdicts.skip(
+                [rules.TIMING], f"it took {seconds:.1f} s: only more than {_SLOW:g} s would show it"
+            )
         elif adjust.output_at - adjust.progress_at >= _AT_END:
             what = f"the first line after {adjust.progress_at - adjust.began_at:.1f} s"
-            self.verdicts.record_pass(TIMING, what)
-        elif adjust.first_percent is not None and adjust.first_percent >= _DONE:
-            self.verdicts.skip([TIMING], "its only progress is that of the end")
+            self.verdicts.record_pass(rules.TIMING, what)
+        elif adjust.first_percent is not None and adjust.first_percent >= DONE:
+            self.verdicts.skip([rules.TIMING], "its only progress is that of the end")
         else:
             what = f"all of its output came within the last {_AT_END:g} s of {seconds:.1f} s"
-            self.verdicts.record_failure(TIMING, what, _TIMING_REMEDY)
+            self.verdicts.record_failure(rules.TIMING, what, rules.TIMING_REMEDY)
 
-    def _test_leftovers(self, adjust: _Adjust) -> None:
+    def _test_leftovers(self, adjust: Adjust) -> None:
         if adjust.outcome.facts.exit_code is None or adjust.outcome.facts.signals_sent:
-            self.verdicts.skip([LEFTOVERS], "it did not exit by itself")
+            self.verdicts.skip([rules.LEFTOVERS], "it did not exit by itself")
             return
         loop = self._context.loop
         until = loop.now() + _LEFTOVER_WAIT
@@ -520,12 +369,14 @@ class _DriverTest:
                 break
             loop.pause(_AT_END)
             if loop.cause:
-                raise _Ended
+                raise Ended
         if left:
             names = ", ".join(process.name() for process in left)
-            self.verdicts.record_failure(LEFTOVERS, f"left running in its session: {names}", _LEFTOVER_REMEDY)
+            self.verdicts.record_failure(
+                rules.LEFTOVERS, f"left running in its session: {names}", rules.LEFTOVER_REMEDY
+            )
         else:
-            self.verdicts.record_pass(LEFTOVERS)
+            self.verdicts.record_pass(rules.LEFTOVERS)
 
     def _test_refusal(self) -> bool:
         """Test values out of range; return whether the driver got any."""
@@ -539,131 +390,135 @@ class _DriverTest:
                 what = f"{assignment}, {violation(setting, value)}"
                 self._context.warn(f"trying {what}: it must be refused")
                 self._note_change(path, value)
-                adjust = self._adjust(self._request(_change(path, value)))
+                adjust = self._driver.adjust(self._request(_change(path, value)))
                 if not self._judge_refusal(adjust, assignment, what):
                     return True
                 self._changed = ""
                 tried.append(assignment)
         if not tried:
-            self.verdicts.skip([REFUSAL, EXPLANATION], "no value can be out of range")
+            self.verdicts.skip([rules.REFUSAL, rules.EXPLANATION], "no value can be out of range")
             return False
         shown = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
         changed = self._changed_value()
         if changed is None:
-            self.verdicts.record_pass(REFUSAL, f"refused {shown}")
+            self.verdicts.record_pass(rules.REFUSAL, f"refused {shown}")
         else:
             path, value = changed
             what = f"refused {shown}, and then --query shows {setting_name(path)}={_shown(value)}"
-            self.verdicts.record_failure(REFUSAL, what, _REFUSAL_REMEDY)
+            self.verdicts.record_failure(rules.REFUSAL, what, rules.REFUSAL_REMEDY)
             self._note_change(path, value)
         return True
 
-    def _judge_refusal(self, adjust: _Adjust, assignment: str, what: str) -> bool:
+    def _judge_refusal(self, adjust: Adjust, assignment: str, what: str) -> bool:
         """Judge an adjust with a value that must be refused; return whether others may be tried."""
         outcome, verdicts = adjust.outcome, self.verdicts
         if adjust.says_ok:
-            verdicts.record_failure(REFUSAL, f"accepted {what}", _REFUSAL_REMEDY)
-            verdicts.skip([EXPLANATION], "it refused nothing")
+            verdicts.record_failure(rules.REFUSAL, f"accepted {what}", rules.REFUSAL_REMEDY)
+            verdicts.skip([rules.EXPLANATION], "it refused nothing")
             self._restore("after it accepted a value out of range")
             return False
         if outcome.facts.failure == "malformed":
-            verdicts.record_failure(STDOUT, f"{assignment}: {outcome.message}", _STDOUT_REMEDY)
-            verdicts.skip([REFUSAL, EXPLANATION], "its output is not JSON")
+            verdicts.record_failure(rules.STDOUT, f"{assignment}: {outcome.message}", rules.STDOUT_REMEDY)
+            verdicts.skip([rules.REFUSAL, rules.EXPLANATION], "its output is not JSON")
             return False
         if outcome.facts.failure is not None or adjust.too_long:
             message = "did not end" if adjust.too_long else outcome.message
-            verdicts.record_failure(REFUSAL, f"{assignment} is {message}", _REFUSAL_REMEDY)
-            verdicts.skip([EXPLANATION], "it refused nothing")
+            verdicts.record_failure(rules.REFUSAL, f"{assignment} is {message}", rules.REFUSAL_REMEDY)
+            verdicts.skip([rules.EXPLANATION], "it refused nothing")
             self._restore("after it was stopped")
             return False
         problem = _unexplained(outcome)
         if problem:
-            verdicts.record_failure(EXPLANATION, f"{assignment}: {problem}", _EXPLANATION_REMEDY)
+            verdicts.record_failure(rules.EXPLANATION, f"{assignment}: {problem}", rules.EXPLANATION_REMEDY)
         else:
-            verdicts.record_pass(EXPLANATION, f"{outcome.status}, {outcome.reason}")
+            verdicts.record_pass(rules.EXPLANATION, f"{outcome.status}, {outcome.reason}")
         return True
 
     def _restore(self, when: str) -> None:
-        self._context.warn(f"adjusting {self._name} with its present values again")
-        adjust = self._adjust(self._request())
+        self._context.warn(f"adjusting {self._driver.name} with its present values again")
+        adjust = self._driver.adjust(self._request())
         if not adjust.says_ok:
             self._record_no_recovery(when, adjust)
             return
         self._changed = ""
-        self.verdicts.record_pass(RECOVERY, when)
+        self.verdicts.record_pass(rules.RECOVERY, when)
 
-    def _record_no_recovery(self, when: str, adjust: _Adjust) -> None:
+    def _record_no_recovery(self, when: str, adjust: Adjust) -> None:
         what = f"{when} it does not accept its present values: {adjust.outcome.message}"
-        self.verdicts.record_failure(RECOVERY, what, _RECOVERY_REMEDY)
+        self.verdicts.record_failure(rules.RECOVERY, what, rules.RECOVERY_REMEDY)
 
     # The rules about a cancel and SIGTERM.
 
-    def _interrupt(self, normal: _Adjust, signal: Interruption) -> _Adjust:
+    def _interrupt(self, normal: Adjust, signal: Interruption) -> Adjust:
         """Adjust the driver with its present values and send it a signal meanwhile."""
-        self._context.warn(f"adjusting {self._name} with its present values, to send it {signal}")
+        self._context.warn(f"adjusting {self._driver.name} with its present values, to send it {signal}")
         # A driver that is only slow to start may not have installed its handlers.
         prompt = bool(normal.progress_count) and normal.progress_at < normal.began_at + _SIGNAL_AFTER
-        return self._adjust(self._request(), signal, None if prompt else _SIGNAL_AFTER)
+        return self._driver.adjust(self._request(), signal, None if prompt else _SIGNAL_AFTER)
 
-    def _skip_signal(self, rule: str, signal: Interruption, adjust: _Adjust) -> None:
+    def _skip_signal(self, rule: str, signal: Interruption, adjust: Adjust) -> None:
         """Record that an adjust ended before it could get a signal."""
         self.verdicts.skip([rule], f"it ended, after {adjust.seconds:.1f} s, before {signal} could be sent")
         if not adjust.says_ok:
             self._record_no_recovery("after an earlier adjust", adjust)
 
-    def _test_cancel(self, normal: _Adjust) -> bool:
+    def _test_cancel(self, normal: Adjust) -> bool:
         """Test a cancel; return whether one was sent. `normal`: the adjust without one."""
         if not self._has_cancel:
-            self.verdicts.skip([CANCEL], "has_cancel is not true")
+            self.verdicts.skip([rules.CANCEL], "has_cancel is not true")
             return False
         adjust = self._interrupt(normal, "SIGUSR1")
         outcome, facts, verdicts = adjust.outcome, adjust.outcome.facts, self.verdicts
         if adjust.signaled_at is None or "SIGUSR1" not in facts.signals_sent:
-            self._skip_signal(CANCEL, "SIGUSR1", adjust)
+            self._skip_signal(rules.CANCEL, "SIGUSR1", adjust)
             return False
         seconds = adjust.ended_at - adjust.signaled_at
         if facts.failure == "malformed":
-            verdicts.record_failure(STDOUT, f"after SIGUSR1: {outcome.message}", _STDOUT_REMEDY)
-            verdicts.skip([CANCEL], "its output is not JSON")
+            verdicts.record_failure(rules.STDOUT, f"after SIGUSR1: {outcome.message}", rules.STDOUT_REMEDY)
+            verdicts.skip([rules.CANCEL], "its output is not JSON")
         elif "SIGTERM" in facts.signals_sent:
             what = f"did not end within {seconds:.1f} s after SIGUSR1"
-            verdicts.record_failure(CANCEL, what, _CANCEL_REMEDY)
+            verdicts.record_failure(rules.CANCEL, what, rules.CANCEL_REMEDY)
         elif outcome.body.get("status") == "ok":
             if _is_short(normal, adjust):
-                verdicts.skip([CANCEL], f"it ended by itself {seconds:.1f} s after SIGUSR1")
+                verdicts.skip([rules.CANCEL], f"it ended by itself {seconds:.1f} s after SIGUSR1")
             else:
-                verdicts.record_failure(CANCEL, "replied ok although it was canceled", _CANCEL_REMEDY)
+                verdicts.record_failure(
+                    rules.CANCEL, "replied ok although it was canceled", rules.CANCEL_REMEDY
+                )
         elif facts.killed_by is not None:
             what = f"has_cancel is true, but SIGUSR1 ended it: killed by {facts.killed_by}"
-            verdicts.record_failure(CANCEL, what, _HANDLER_REMEDY)
+            verdicts.record_failure(rules.CANCEL, what, rules.HANDLER_REMEDY)
         elif _unexplained(outcome):
-            verdicts.record_failure(CANCEL, f"after SIGUSR1: {_unexplained(outcome)}", _CANCEL_REMEDY)
+            verdicts.record_failure(
+                rules.CANCEL, f"after SIGUSR1: {_unexplained(outcome)}", rules.CANCEL_REMEDY
+            )
         else:
-            verdicts.record_pass(CANCEL, f"{outcome.status}, {seconds:.1f} s after SIGUSR1")
+            verdicts.record_pass(rules.CANCEL, f"{outcome.status}, {seconds:.1f} s after SIGUSR1")
         return True
 
-    def _test_termination(self, normal: _Adjust) -> bool:
+    def _test_termination(self, normal: Adjust) -> bool:
         """Test a stop; return whether it was stopped. `normal`: the adjust without a stop."""
         adjust = self._interrupt(normal, "SIGTERM")
         facts, verdicts = adjust.outcome.facts, self.verdicts
         if adjust.signaled_at is None or "SIGTERM" not in facts.signals_sent:
-            self._skip_signal(TERMINATION, "SIGTERM", adjust)
+            self._skip_signal(rules.TERMINATION, "SIGTERM", adjust)
             return False
         seconds = adjust.ended_at - adjust.signaled_at
         if adjust.says_ok:
-            verdicts.skip([TERMINATION], f"it ended by itself, with ok, {seconds:.1f} s after SIGTERM")
+            verdicts.skip([rules.TERMINATION], f"it ended by itself, with ok, {seconds:.1f} s after SIGTERM")
         elif "SIGKILL" not in facts.signals_sent:
-            verdicts.record_pass(TERMINATION, f"{seconds:.1f} s after SIGTERM")
+            verdicts.record_pass(rules.TERMINATION, f"{seconds:.1f} s after SIGTERM")
         elif facts.killed_by == "SIGKILL":
             what = f"did not end within {seconds:.1f} s after SIGTERM"
-            verdicts.record_failure(TERMINATION, what, _TERMINATION_REMEDY)
+            verdicts.record_failure(rules.TERMINATION, what, rules.TERMINATION_REMEDY)
         else:
             what = f"ended on SIGTERM, but a process that it had started did not within {seconds:.1f} s"
-            verdicts.record_failure(TERMINATION, what, _TERMINATION_REMEDY)
+            verdicts.record_failure(rules.TERMINATION, what, rules.TERMINATION_REMEDY)
         return True
 
 
-def _is_short(normal: _Adjust, adjust: _Adjust) -> bool:
+def _is_short(normal: Adjust, adjust: Adjust) -> bool:
     """Return whether an adjust that got a signal may have been at its end. `normal`: one without a signal."""
     signaled_after = (adjust.signaled_at or adjust.began_at) - adjust.began_at
     return normal.seconds - signaled_after < _MIN_REST
@@ -710,52 +565,7 @@ def _unexplained(outcome: Outcome) -> str:
 
 
 def _shown(value: Any) -> str:
-    return truncate_middle(value if isinstance(value, str) else to_json(value), _SHOWN)
+    return truncate_middle(value if isinstance(value, str) else to_json(value), SHOWN)
 
 
 _ADJUST_CALL = "an adjust"
-
-_STDOUT_REMEDY = (
-    "print each JSON object on one line, in UTF-8; send everything else to stderr, also what the commands"
-    " that it runs print (`>&2`)"
-)
-
-_NO_REPLY_REMEDY = (
-    "fix what stderr shows; when it fails, it must say so before it exits:"
-    ' {"status":"failed","reason":"WORD","message":"SENTENCE"}'
-)
-
-_INFO_REMEDY = 'answer {"version":"1.0","has_cancel":false}'
-
-_QUERY_REMEDY = (
-    'answer {"application":{"components":{"NAME":{"settings":{"NAME":{"value":4,"type":"range","min":1,'
-    '"max":8,"step":1}}}}}}'
-)
-
-_EFFECT_REMEDY = "put the value of the input into effect, and let --query answer with what is in effect"
-
-_TIMING_REMEDY = "flush stdout after each line, and print progress before and while it waits"
-
-_LEFTOVER_REMEDY = (
-    "wait for what it starts; let a service leave the session: setsid SERVICE </dev/null >/dev/null 2>&1 &"
-)
-
-_REFUSAL_REMEDY = (
-    "compare each value with its range or list before anything is changed; answer"
-    ' {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
-)
-
-_EXPLANATION_REMEDY = (
-    'answer {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
-)
-
-_CANCEL_REMEDY = (
-    'on SIGUSR1 end the adjust: answer {"status":"canceled","reason":"SIGUSR1","message":SENTENCE} and exit'
-    " with 1"
-)
-
-_HANDLER_REMEDY = f"{_CANCEL_REMEDY}; or answer --info with `has_cancel` false"
-
-_TERMINATION_REMEDY = "end on SIGTERM, and end the processes that it has started"
-
-_RECOVERY_REMEDY = "remove what an earlier run may have left, such as a lock file, before it works"

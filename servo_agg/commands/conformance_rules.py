@@ -54,6 +54,49 @@ RULES = (
 ADJUSTING = RULES[RULES.index(ADJUST) :]
 """The rules that need an adjust."""
 
+STDOUT_REMEDY = (
+    "print each JSON object on one line, in UTF-8; send everything else to stderr, also what the commands"
+    " that it runs print (`>&2`)"
+)
+
+NO_REPLY_REMEDY = (
+    "fix what stderr shows; when it fails, it must say so before it exits:"
+    ' {"status":"failed","reason":"WORD","message":"SENTENCE"}'
+)
+
+INFO_REMEDY = 'answer {"version":"1.0","has_cancel":false}'
+
+QUERY_REMEDY = (
+    'answer {"application":{"components":{"NAME":{"settings":{"NAME":{"value":4,"type":"range","min":1,'
+    '"max":8,"step":1}}}}}}'
+)
+
+EFFECT_REMEDY = "put the value of the input into effect, and let --query answer with what is in effect"
+
+TIMING_REMEDY = "flush stdout after each line, and print progress before and while it waits"
+
+LEFTOVER_REMEDY = (
+    "wait for what it starts; let a service leave the session: setsid SERVICE </dev/null >/dev/null 2>&1 &"
+)
+
+REFUSAL_REMEDY = (
+    "compare each value with its range or list before anything is changed; answer"
+    ' {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
+)
+
+EXPLANATION_REMEDY = 'answer {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
+
+CANCEL_REMEDY = (
+    'on SIGUSR1 end the adjust: answer {"status":"canceled","reason":"SIGUSR1","message":SENTENCE} and exit'
+    " with 1"
+)
+
+HANDLER_REMEDY = f"{CANCEL_REMEDY}; or answer --info with `has_cancel` false"
+
+TERMINATION_REMEDY = "end on SIGTERM, and end the processes that it has started"
+
+RECOVERY_REMEDY = "remove what an earlier run may have left, such as a lock file, before it works"
+
 
 class Verdict:
     """The verdict on a rule.

@@ -49,6 +49,7 @@ NOT_FOR_QUERIES = {
         "commands.check_permissions",
         "commands.check_report",
         "commands.conformance",
+        "commands.conformance_calls",
         "commands.conformance_rules",
         "commands.plan",
         "lock",
