@@ -14,7 +14,7 @@ from servo_agg.commands.conformance_rules import RULES, Verdicts, report_text
 from tests.integration.test_docs import DRIVERS_PAGE, Session, read
 from tests.support.locks import held_as_by_adjust
 from tests.support.processes import environment, has_interpreter, wait_until
-from tests.support.servo import REPOSITORY
+from tests.support.servo import REPOSITORY, on_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -342,7 +342,7 @@ def test_a_driver_that_cannot_be_found_is_named_with_the_reason(servo: ServoDire
     }.items():
         completed = servo.run("--test-driver", name, "app")
         assert (completed.returncode, completed.stdout) == (1, b"")
-        assert completed.stderr.decode() == f"adjust: {message}\n"
+        assert completed.stderr.decode() == on_stderr(f"adjust: {message}\n")
 
 
 def test_the_test_of_a_driver_that_hangs_everywhere_ends(servo: ServoDirectory) -> None:
