@@ -260,7 +260,7 @@ def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -
         names = join_names(config.listing.documents)
         remarks.append(Remark(f"ignored (named like a document, and without a #! line): {names}"))
     if config.drivers and application is None:
-        command = "adjust --check APP"
+        command = "./adjust --check APP"
         remarks.append(Remark(f"settings were not checked; to check them, run: {command}", command))
     return remarks
 

@@ -81,7 +81,7 @@ class DriverCheck:
                 continue
             if entry.get("message"):
                 what = f"its inner driver {path}{driver} fails: {to_text(entry['message'])}"
-                remedy = "run adjust --check in the inner servo directory"
+                remedy = "run ./adjust --check in the inner servo directory"
                 self._add("info", name, "driver inside", what, remedy)
             self._add_inner_problems(name, entry, f"{path}{driver}: ")
 

@@ -318,7 +318,7 @@ class _DriverTest:
         assignment = quote(f"{dotted_path(path)}={value if isinstance(value, str) else to_json(value)}")
         return (
             'end with `{"status":"ok"}` and exit status 0 when the values are in effect; see what it says:'
-            f" adjust -v {quote(self._driver.application)} --set {assignment}"
+            f" ./adjust -v {quote(self._driver.application)} --set {assignment}"
         )
 
     def _test_progress(self, adjust: Adjust) -> None:

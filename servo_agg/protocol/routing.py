@@ -32,7 +32,7 @@ def route(request: Request, owners: Owners) -> dict[str, Request]:
     unknown = [path for path, _ in requested if path not in owners]
     if unknown:
         described = {component for component, _ in owners}
-        hint = " (adjust --query shows what is described)" if owners else ""
+        hint = " (./adjust --query shows what is described)" if owners else ""
         sentence = "no driver describes " + "; ".join(_format_unknown(unknown, described))
         raise UnknownSettings(sentence + _meant(unknown, owners) + hint)
     application = request.get("application", {})

@@ -338,7 +338,7 @@ def test_without_app_only_info_is_requested(servo: ServoDirectory) -> None:
         driver  version  cancel  seconds  settings  verdict
         01a     1.0      no        0.000         -  ok
 
-        remark: settings were not checked; to check them, run: adjust --check APP
+        remark: settings were not checked; to check them, run: ./adjust --check APP
         no problem found; 1 of 1 driver ok
         """
     )

@@ -457,7 +457,7 @@ def test_a_request_with_undescribed_settings_is_refused(inner: Object, message: 
     before = copy.deepcopy(request)
     with pytest.raises(UnknownSettings) as raised:
         route(request, OWNERS)
-    assert str(raised.value) == f"no driver describes {message} (adjust --query shows what is described)"
+    assert str(raised.value) == f"no driver describes {message} (./adjust --query shows what is described)"
     assert request == before
 
 
