@@ -61,14 +61,14 @@ STDOUT_REMEDY = (
 
 NO_REPLY_REMEDY = (
     "fix what stderr shows; when it fails, it must say so before it exits:"
-    ' {"status":"failed","reason":"WORD","message":"SENTENCE"}'
+    ' {"status": "failed", "reason": "WORD", "message": "SENTENCE"}'
 )
 
-INFO_REMEDY = 'answer {"version":"1.0","has_cancel":false}'
+INFO_REMEDY = 'answer {"version": "1.0", "has_cancel": false}'
 
 QUERY_REMEDY = (
-    'answer {"application":{"components":{"NAME":{"settings":{"NAME":{"value":4,"type":"range","min":1,'
-    '"max":8,"step":1}}}}}}'
+    'answer {"application": {"components": {"NAME": {"settings": {"NAME": {"value": 4, "type": "range",'
+    ' "min": 1, "max": 8, "step": 1}}}}}}'
 )
 
 EFFECT_REMEDY = "put the value of the input into effect, and let --query answer with what is in effect"
@@ -79,16 +79,15 @@ LEFTOVER_REMEDY = (
     "wait for what it starts; let a service leave the session: setsid SERVICE </dev/null >/dev/null 2>&1 &"
 )
 
-REFUSAL_REMEDY = (
-    "compare each value with its range or list before anything is changed; answer"
-    ' {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
+EXPLANATION_REMEDY = (
+    'answer {"status": "rejected", "reason": "out-of-range", "message": "SENTENCE"} and exit with 1'
 )
 
-EXPLANATION_REMEDY = 'answer {"status":"rejected","reason":"out-of-range","message":SENTENCE} and exit with 1'
+REFUSAL_REMEDY = f"compare each value with its range or list before anything is changed; {EXPLANATION_REMEDY}"
 
 CANCEL_REMEDY = (
-    'on SIGUSR1 end the adjust: answer {"status":"canceled","reason":"SIGUSR1","message":SENTENCE} and exit'
-    " with 1"
+    'on SIGUSR1 end the adjust: answer {"status": "canceled", "reason": "SIGUSR1", "message": "SENTENCE"}'
+    " and exit with 1"
 )
 
 HANDLER_REMEDY = f"{CANCEL_REMEDY}; or answer --info with `has_cancel` false"
