@@ -174,7 +174,7 @@ def _indentation(line: str) -> int:
 
 
 def _indentations(stop: _Stop) -> list[int]:
-    """Return the columns at which the line can continue what the lines above it have begun."""
+    """Return the columns at which a line can continue a list or mapping of the lines above it."""
     columns: list[int] = []
     for line in stop.lines[: stop.number]:
         if _CONTENT.match(line):

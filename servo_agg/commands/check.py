@@ -50,11 +50,12 @@ def check(
     """Ask all drivers for their info and, given an application, for their settings (SPEC 14.7).
 
     `errors` are those of environment and configuration. `log_problem()` returns why the log cannot be
-    written, "" if it can. With `json` the result is `{"status": "ok" |
-    "failed", "directory", "application", "drivers": [{"driver", "version", "has_cancel", "seconds",
-    "settings", "verdict"}], "problems": [{"drivers": [NAME, ...], "what", "remedy"}], "remarks":
-    [TEXT, ...]}`, with null for what is unknown. Otherwise it is text, at most `width` columns wide if
-    possible. The exit status is 1 if there is a problem.
+    written, "" if it can.
+
+    With `json` the result is `{"status": "ok" | "failed", "directory", "application", "drivers": [{"driver",
+    "version", "has_cancel", "seconds", "settings", "verdict"}], "problems": [{"drivers": [NAME, ...], "what",
+    "remedy"}], "remarks": [TEXT, ...]}`, with null for what is unknown. Otherwise it is text, at most `width`
+    columns wide if possible. The exit status is 1 if there is a problem.
     """
     config = context.config
     problems = [_error_problem(error) for error in errors]

@@ -14,12 +14,22 @@ from shlex import quote
 
 from servo_agg.commands import conformance_rules as rules
 from servo_agg.commands.adjust import require_psutil, require_watchdog, take_lock
-from servo_agg.commands.conformance_calls import DONE, SHOWN, Adjust, Ended, TestedDriver
+from servo_agg.commands.conformance_calls import Ended, TestedDriver
+from servo_agg.commands.conformance_judgment import (
+    Adjust,
+    adjust_failure,
+    cause_of,
+    is_equal,
+    is_short,
+    judge_progress,
+    shown,
+    unexplained,
+)
 from servo_agg.commands.query import Result, stopped_result
 from servo_agg.errors import BadInput, SchemaError, close_matches
-from servo_agg.output.tables import pluralize, truncate_middle
+from servo_agg.output.tables import pluralize
 from servo_agg.processes.snapshot import take_snapshot
-from servo_agg.protocol.limits import identity, is_number, values_outside, violation
+from servo_agg.protocol.limits import values_outside, violation
 from servo_agg.protocol.lint import lint_description, lint_info, lint_setting, setting_name
 from servo_agg.protocol.messages import to_json, to_text
 from servo_agg.protocol.routing import fill_missing, route
@@ -40,20 +50,11 @@ if TYPE_CHECKING:
 _SIGNAL_AFTER = 0.5
 """Seconds after which a driver that prints no progress is canceled or stopped."""
 
-_MIN_REST = 0.5
-"""Seconds that an adjust must have before it when it gets a signal: a shorter one may end before that."""
-
-_SLOW = 1.0
-"""Seconds after which a driver whose first progress comes at its end is taken to buffer its output."""
-
-_AT_END = 0.1
-"""Seconds within which all output comes at once."""
-
 _LEFTOVER_WAIT = 0.5
 """Seconds in which the last processes of a driver may end after its own end."""
 
-_ROUNDING = 1e-6
-"""Part of a number by which a query may show it differently."""
+_LEFTOVER_POLL_INTERVAL = 0.1
+"""Seconds between two looks at them."""
 
 
 def conformance(
@@ -156,22 +157,23 @@ class _DriverTest:
 
     # What all answers have in common.
 
-    def _judge_output(self, outcome: Outcome, rule: str, call: str) -> bool:
+    def _judge_output(self, outcome: Outcome, rule: str) -> bool:
         """Judge output and exit status; return whether the reply can be judged. `rule`: the one about it."""
         facts = outcome.facts
+        call = facts.option or "an adjust"
         if facts.failure == "malformed":
-            self.verdicts.record_failure(rules.STDOUT, _cause(outcome), rules.STDOUT_REMEDY)
+            self.verdicts.record_failure(rules.STDOUT, cause_of(outcome), rules.STDOUT_REMEDY)
             self.verdicts.skip([rule], f"on {call} its output is not JSON")
             return False
         if facts.failure is not None:
-            self.verdicts.record_failure(rule, outcome.message, self._remedy(outcome, call))
+            self.verdicts.record_failure(rule, outcome.message, self._remedy(outcome))
             return False
         self.verdicts.record_pass(rules.STDOUT)
         if not facts.exit_code:
             self.verdicts.record_pass(rules.EXIT)
             return True
         if not outcome.body:
-            self.verdicts.record_failure(rules.EXIT, _cause(outcome), rules.NO_REPLY_REMEDY)
+            self.verdicts.record_failure(rules.EXIT, cause_of(outcome), rules.NO_REPLY_REMEDY)
             self.verdicts.skip([rule], f"on {call} it gave no reply")
             return False
         if outcome.body.get("status", "" if rule == rules.ADJUST else "ok") == "ok":
@@ -179,11 +181,12 @@ class _DriverTest:
             self.verdicts.record_failure(rules.EXIT, what, "exit with 0 when the reply says ok, only then")
         return True
 
-    def _remedy(self, outcome: Outcome, call: str) -> str:
+    def _remedy(self, outcome: Outcome) -> str:
+        call = outcome.facts.option
         path = quote(f"adjust.d/{self._driver.name}")
         if outcome.facts.failure == "cannot-start":
             return f"fix that, then verify with: {path} --info {quote(self._driver.application)}"
-        if outcome.facts.failure == "timeout" and call == _ADJUST_CALL:
+        if outcome.facts.failure == "timeout" and not call:
             return (
                 f"print a progress line at least every {self._driver.limit:g} s, exit after the reply, or"
                 f" {self._raise_limit}"
@@ -197,7 +200,7 @@ class _DriverTest:
     def _test_info(self) -> bool:
         """Test the answer to --info; return whether the driver can be started."""
         outcome = self._driver.ask("info")
-        if not self._judge_output(outcome, rules.INFO, "--info"):
+        if not self._judge_output(outcome, rules.INFO):
             return outcome.facts.failure != "cannot-start"
         body = outcome.body
         self._has_cancel = body.get("has_cancel") is True
@@ -208,24 +211,15 @@ class _DriverTest:
             what = "; ".join(map(str, findings))
             self.verdicts.record_failure(rules.INFO, what, "; ".join(finding.remedy for finding in findings))
         else:
-            version = truncate_middle(to_text(body["version"]), SHOWN)
+            version = shown(to_text(body["version"]))
             cancel = "can be canceled" if self._has_cancel else "cannot be canceled"
             self.verdicts.record_pass(rules.INFO, f"version {version}, {cancel}")
         return True
 
     def _test_query(self) -> bool:
         """Test the answer to --query; return whether it describes settings."""
-        outcome = self._driver.ask("query")
-        if not self._judge_output(outcome, rules.QUERY, "--query"):
-            return False
-        if outcome.body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
-            self.verdicts.record_failure(rules.QUERY, outcome.message, "fix the cause that it gives")
-            return False
-        try:
-            description = normalize_description(outcome.body)
-        except SchemaError as error:
-            what = f"on --query: its answer is not a description: {error}"
-            self.verdicts.record_failure(rules.QUERY, what, rules.QUERY_REMEDY)
+        description = self._describe()
+        if description is None:
             return False
         settings = dict(iter_settings(description))
         self.verdicts.record_pass(rules.QUERY, pluralize(len(settings), "setting"))
@@ -246,6 +240,21 @@ class _DriverTest:
         }
         return True
 
+    def _describe(self) -> Object | None:
+        """Query the driver; return its description, None if it has none, which is recorded."""
+        outcome = self._driver.ask("query")
+        if not self._judge_output(outcome, rules.QUERY):
+            return None
+        if outcome.body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
+            self.verdicts.record_failure(rules.QUERY, outcome.message, "fix the cause that it gives")
+            return None
+        try:
+            return normalize_description(outcome.body)
+        except SchemaError as error:
+            what = f"on --query: its answer is not a description: {error}"
+            self.verdicts.record_failure(rules.QUERY, what, rules.QUERY_REMEDY)
+            return None
+
     # The rules about an adjust.
 
     def _request(self, change: Object | None = None) -> Object:
@@ -255,11 +264,11 @@ class _DriverTest:
         return route(request, owners)[self._driver.name]
 
     def _test_adjust(self) -> None:
-        values = ", ".join(f"{setting_name(path)}={_shown(value)}" for path, value in self._present.items())
+        values = ", ".join(f"{setting_name(path)}={shown(value)}" for path, value in self._present.items())
         self._context.warn(f"adjusting {self._driver.name} with its present values: {values}")
         adjust = self._driver.adjust(self._request())
-        judged = not adjust.too_long and self._judge_output(adjust.outcome, rules.ADJUST, _ADJUST_CALL)
-        self._test_progress(adjust)
+        judged = not adjust.too_long and self._judge_output(adjust.outcome, rules.ADJUST)
+        judge_progress(self.verdicts, adjust)
         if adjust.too_long:
             what = f"did not end within {adjust.seconds:.0f} s and was stopped"
             self.verdicts.record_failure(
@@ -268,7 +277,7 @@ class _DriverTest:
         elif judged and adjust.says_ok and adjust.outcome.facts.killed_by is None:
             self._judge_effect(adjust)
         elif judged:
-            self.verdicts.record_failure(rules.ADJUST, _adjust_failure(adjust.outcome), self._adjust_remedy())
+            self.verdicts.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), self._adjust_remedy())
         self._test_leftovers(adjust)
         if not self.verdicts.has_passed(rules.ADJUST):
             self.verdicts.skip(rules.RULES, "it does not accept its present values")
@@ -287,8 +296,8 @@ class _DriverTest:
             self.verdicts.record_pass(rules.ADJUST, f"within {adjust.seconds:.1f} s")
             return
         path, value = changed
-        present = _shown(self._present[path])
-        what = f"was adjusted to {setting_name(path)}={present}, and then --query shows {_shown(value)}"
+        present = shown(self._present[path])
+        what = f"was adjusted to {setting_name(path)}={present}, and then --query shows {shown(value)}"
         self.verdicts.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
         self._note_change(path, value)
 
@@ -297,21 +306,17 @@ class _DriverTest:
 
         None if there is no such setting, or if the driver does not describe its settings now.
         """
-        try:
-            description = normalize_description(self._driver.ask("query").body)
-        except SchemaError:
-            return None
-        settings = dict(iter_settings(description))
+        settings = dict(iter_settings(self._describe() or {}))
         for path, present in self._present.items():
             setting = settings.get(path)
-            if isinstance(setting, dict) and not _equal(setting.get("value"), present):
+            if isinstance(setting, dict) and not is_equal(setting.get("value"), present):
                 return path, setting.get("value")
         return None
 
     def _note_change(self, path: SettingPath, value: Any) -> None:
         """Remember what a driver may have now that it did not have before the test."""
-        before = f" ({_shown(self._present[path])} before the test)" if path in self._present else ""
-        self._changed = f"{setting_name(path)}={_shown(value)}{before}"
+        before = f" ({shown(self._present[path])} before the test)" if path in self._present else ""
+        self._changed = f"{setting_name(path)}={shown(value)}{before}"
 
     def _adjust_remedy(self) -> str:
         path, value = next(iter(self._present.items()))
@@ -320,38 +325,6 @@ class _DriverTest:
             'end with `{"status":"ok"}` and exit status 0 when the values are in effect; see what it says:'
             f" ./adjust -v {quote(self._driver.application)} --set {assignment}"
         )
-
-    def _test_progress(self, adjust: Adjust) -> None:
-        verdicts = self.verdicts
-        if not adjust.progress_count:
-            verdicts.skip([rules.RANGE, rules.ORDER, rules.TIMING], "it printed no progress")
-            return
-        if adjust.out_of_range:
-            what = f"printed progress {adjust.out_of_range}"
-            verdicts.record_failure(rules.RANGE, what, "print a number from 0 to 100, without quotes")
-        else:
-            verdicts.record_pass(rules.RANGE, pluralize(adjust.progress_count, "progress line"))
-        if adjust.backwards:
-            what = f"progress went from {adjust.backwards}"
-            verdicts.record_failure(rules.ORDER, what, "print the same or a larger number than before")
-        else:
-            verdicts.record_pass(rules.ORDER)
-        self._test_timing(adjust)
-
-    def _test_timing(self, adjust: Adjust) -> None:
-        seconds = adjust.output_at - adjust.began_at
-        if seconds <= _SLOW:
-            self.verdicts.skip(
-                [rules.TIMING], f"it took {seconds:.1f} s: only more than {_SLOW:g} s would show it"
-            )
-        elif adjust.output_at - adjust.progress_at >= _AT_END:
-            what = f"the first line after {adjust.progress_at - adjust.began_at:.1f} s"
-            self.verdicts.record_pass(rules.TIMING, what)
-        elif adjust.first_percent is not None and adjust.first_percent >= DONE:
-            self.verdicts.skip([rules.TIMING], "its only progress is that of the end")
-        else:
-            what = f"all of its output came within the last {_AT_END:g} s of {seconds:.1f} s"
-            self.verdicts.record_failure(rules.TIMING, what, rules.TIMING_REMEDY)
 
     def _test_leftovers(self, adjust: Adjust) -> None:
         if adjust.outcome.facts.exit_code is None or adjust.outcome.facts.signals_sent:
@@ -367,7 +340,7 @@ class _DriverTest:
             ]
             if not left or loop.now() >= until:
                 break
-            loop.pause(_AT_END)
+            loop.pause(_LEFTOVER_POLL_INTERVAL)
             if loop.cause:
                 raise Ended
         if left:
@@ -386,7 +359,7 @@ class _DriverTest:
             if not isinstance(setting, dict) or any(lint_setting("", setting)):
                 continue
             for value in values_outside(setting):
-                assignment = f"{setting_name(path)}={_shown(value)}"
+                assignment = f"{setting_name(path)}={shown(value)}"
                 what = f"{assignment}, {violation(setting, value)}"
                 self._context.warn(f"trying {what}: it must be refused")
                 self._note_change(path, value)
@@ -398,13 +371,13 @@ class _DriverTest:
         if not tried:
             self.verdicts.skip([rules.REFUSAL, rules.EXPLANATION], "no value can be out of range")
             return False
-        shown = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
+        refused = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
         changed = self._changed_value()
         if changed is None:
-            self.verdicts.record_pass(rules.REFUSAL, f"refused {shown}")
+            self.verdicts.record_pass(rules.REFUSAL, f"refused {refused}")
         else:
             path, value = changed
-            what = f"refused {shown}, and then --query shows {setting_name(path)}={_shown(value)}"
+            what = f"refused {refused}, and then --query shows {setting_name(path)}={shown(value)}"
             self.verdicts.record_failure(rules.REFUSAL, what, rules.REFUSAL_REMEDY)
             self._note_change(path, value)
         return True
@@ -427,7 +400,7 @@ class _DriverTest:
             verdicts.skip([rules.EXPLANATION], "it refused nothing")
             self._restore("after it was stopped")
             return False
-        problem = _unexplained(outcome)
+        problem = unexplained(outcome)
         if problem:
             verdicts.record_failure(rules.EXPLANATION, f"{assignment}: {problem}", rules.EXPLANATION_REMEDY)
         else:
@@ -439,6 +412,15 @@ class _DriverTest:
         adjust = self._driver.adjust(self._request())
         if not adjust.says_ok:
             self._record_no_recovery(when, adjust)
+            return
+        changed = self._changed_value()
+        if changed is not None:
+            path, value = changed
+            what = (
+                f"{when} its present values have no effect: --query shows {setting_name(path)}={shown(value)}"
+            )
+            self.verdicts.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
+            self._note_change(path, value)
             return
         self._changed = ""
         self.verdicts.record_pass(rules.RECOVERY, when)
@@ -480,7 +462,7 @@ class _DriverTest:
             what = f"did not end within {seconds:.1f} s after SIGUSR1"
             verdicts.record_failure(rules.CANCEL, what, rules.CANCEL_REMEDY)
         elif outcome.body.get("status") == "ok":
-            if _is_short(normal, adjust):
+            if is_short(normal, adjust):
                 verdicts.skip([rules.CANCEL], f"it ended by itself {seconds:.1f} s after SIGUSR1")
             else:
                 verdicts.record_failure(
@@ -489,9 +471,9 @@ class _DriverTest:
         elif facts.killed_by is not None:
             what = f"has_cancel is true, but SIGUSR1 ended it: killed by {facts.killed_by}"
             verdicts.record_failure(rules.CANCEL, what, rules.HANDLER_REMEDY)
-        elif _unexplained(outcome):
+        elif unexplained(outcome):
             verdicts.record_failure(
-                rules.CANCEL, f"after SIGUSR1: {_unexplained(outcome)}", rules.CANCEL_REMEDY
+                rules.CANCEL, f"after SIGUSR1: {unexplained(outcome)}", rules.CANCEL_REMEDY
             )
         else:
             verdicts.record_pass(rules.CANCEL, f"{outcome.status}, {seconds:.1f} s after SIGUSR1")
@@ -518,54 +500,8 @@ class _DriverTest:
         return True
 
 
-def _is_short(normal: Adjust, adjust: Adjust) -> bool:
-    """Return whether an adjust that got a signal may have been at its end. `normal`: one without a signal."""
-    signaled_after = (adjust.signaled_at or adjust.began_at) - adjust.began_at
-    return normal.seconds - signaled_after < _MIN_REST
-
-
-def _equal(value: Any, other: Any) -> bool:
-    """Return whether two values of a setting are the same, but for the rounding of a number."""
-    if is_number(value) and is_number(other):
-        return abs(value - other) <= _ROUNDING * max(abs(value), abs(other))
-    return identity(value) == identity(other)
-
-
-def _adjust_failure(outcome: Outcome) -> str:
-    """Return why an adjust with a reply has failed."""
-    if outcome.facts.exit_code == 0 and outcome.body.get("message") is None and "status" in outcome.body:
-        return f"replied the status {_shown(outcome.body['status'])}; a success has the status ok"
-    return outcome.message
-
-
 def _change(path: SettingPath, value: Any) -> Object:
     """Return the input that sets one value."""
     component, setting = path
     settings = {"settings": {setting: {"value": value}}}
     return {"application": settings if component is None else {"components": {component: settings}}}
-
-
-def _cause(outcome: Outcome) -> str:
-    """Return the message of an outcome, which says in what it failed."""
-    return outcome.message if outcome.facts.option else f"on an adjust: {outcome.message}"
-
-
-def _unexplained(outcome: Outcome) -> str:
-    """Return what is wrong with the reply of a driver that has refused a value, "" if nothing is."""
-    body = outcome.body
-    if not body:
-        return f"gave no reply ({outcome.message})"
-    for key in ("status", "reason", "message"):
-        word = body.get(key)
-        if not isinstance(word, str) or not word.strip():
-            return f"its reply has no `{key}`"
-    if outcome.facts.exit_code == 0:
-        return f"replied {outcome.status} but exited with status 0"
-    return ""
-
-
-def _shown(value: Any) -> str:
-    return truncate_middle(value if isinstance(value, str) else to_json(value), SHOWN)
-
-
-_ADJUST_CALL = "an adjust"

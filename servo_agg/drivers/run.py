@@ -34,7 +34,7 @@ from servo_agg.protocol.outcome import Outcome, RunFacts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
-    from typing import Protocol, Union
+    from typing import Literal, Protocol, Union
 
     from servo_agg.drivers.events import EventLoop
     from servo_agg.drivers.process import DriverCall, DriverProcess
@@ -58,10 +58,10 @@ if TYPE_CHECKING:
         def __call__(self, outcome: Outcome, /) -> None:  # noqa: D102 - see the class
             ...
 
-    class WantsStop(Protocol):
-        """Returns whether a driver must be stopped; may cancel it."""
+    class Interrupt(Protocol):
+        """Returns what to do with a driver that runs: `cancel` or `stop` it, or nothing if it is None."""
 
-        def __call__(self, run: DriverRun, now: float, /) -> bool:  # noqa: D102 - see the class
+        def __call__(self, run: DriverRun, now: float, /) -> Literal["cancel", "stop"] | None:  # noqa: D102 - see the class
             ...
 
 
@@ -76,19 +76,18 @@ class PhaseOptions:
     fail_fast     once a driver has failed, no other is started, and the others get FAIL_FAST_GRACE
     on_messages   called with the messages of a driver
     validate      called with each successful outcome
-    wants_stop    called with each driver that runs, at least every MAX_WAIT seconds; it may cancel the
-                  driver; if it returns True, the driver is stopped
+    interrupt     called with each driver that runs, at least every MAX_WAIT seconds: see Interrupt
     """
 
     __slots__ = (
         "fail_fast",
+        "interrupt",
         "max_parallel",
         "on_messages",
         "phase",
         "serial",
         "timeouts",
         "validate",
-        "wants_stop",
     )
 
     def __init__(
@@ -101,7 +100,7 @@ class PhaseOptions:
         fail_fast: bool = False,
         on_messages: OnMessages | None = None,
         validate: Validate | None = None,
-        wants_stop: WantsStop | None = None,
+        interrupt: Interrupt | None = None,
     ) -> None:
         self.phase = phase
         self.timeouts = timeouts
@@ -110,7 +109,7 @@ class PhaseOptions:
         self.fail_fast = fail_fast
         self.on_messages = on_messages
         self.validate = validate
-        self.wants_stop = wants_stop
+        self.interrupt = interrupt
 
     @property
     def adjusting(self) -> bool:
@@ -426,7 +425,7 @@ def stop_runs(runs: Iterable[DriverRun], cause: str | None, clock: Callable[[], 
     """Begin to stop runs (SPEC 10.1, 10.7). `clock` returns the time.
 
     `cause`: the name of the signal that ends us, AGENT_GONE, `failure` if another driver has failed,
-    `requested` by `PhaseOptions.wants_stop`; None for a failure of their own.
+    `requested` by `PhaseOptions.interrupt`; None for a failure of their own.
     """
     stops = [(run, run.begin_stop(cause)) for run in runs]
     # Together: each pass over all processes takes milliseconds.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from servo_agg.drivers.events import EventLoop, EventQueue
-    from servo_agg.drivers.run import WantsStop
+    from servo_agg.drivers.run import Interrupt
     from servo_agg.drivers.watchdog import SpawnTable
     from servo_agg.drivers.worker import ShowStderr
     from servo_agg.protocol.outcome import Outcome, Phase
@@ -108,8 +108,8 @@ class Supervisor:
                 if not self._runs:
                     break
                 self._apply_shutdown(adjusting=options.adjusting)
-                if options.wants_stop is not None:
-                    self._stop(self._unwanted(options.wants_stop), "requested")
+                if options.interrupt is not None and self._loop.cause is None:
+                    self._interrupt(options.interrupt)
                 if stop_at is not None and self._loop.now() >= stop_at:
                     self._stop(self._runs.values(), "failure")
                 # After each end another driver can start: wait only if none has ended.
@@ -121,9 +121,16 @@ class Supervisor:
                 run.kill_now()
         return [self._outcomes[call.name] for call in calls if call.name in self._outcomes]
 
-    def _unwanted(self, wants_stop: WantsStop) -> list[DriverRun]:
+    def _interrupt(self, interrupt: Interrupt) -> None:
         now = self._loop.now()
-        return [run for run in self.running if run.info_for is None and wants_stop(run, now)]
+        for run in self.running:
+            action = interrupt(run, now)
+            if run.exited:
+                continue
+            if action == "cancel":
+                run.cancel(now, is_aggregator=False)
+            elif action == "stop" or run.cancel_expired(now):
+                self._stop([run], "requested")
 
     def _start_waiting(self, waiting: _Waiting, options: PhaseOptions) -> None:
         until = options.timeouts.until

@@ -75,9 +75,9 @@ def _lint_keys(path: str, parent: JsonObject, expected: Sequence[str]) -> Iterat
     """Yield the keys of a component, or of the application, in which settings go unnoticed."""
     missing = [key for key in expected if key not in parent]
     for key, value in parent.items():
-        near = close_matches(key, missing)
         if key in expected or not isinstance(value, dict):
             continue
+        near = close_matches(key, missing)
         if near:
             yield Finding(path, f"has `{quoted_name(key)}`, which is not read", f"rename it to `{near[0]}`")
         elif "value" in value and "settings" in missing:

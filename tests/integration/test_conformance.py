@@ -128,6 +128,12 @@ BREAKS = {
         "answers --query",
         "on --query: its answer is not a description: ",
     ),
+    "fails on --query after an adjust": Break(
+        "    setting=",
+        "    [ ! -e value ] || fail failed locked 'the value is locked'\n    setting=",
+        "answers --query",
+        "the value is locked (on --query: exited with status 1)",
+    ),
     "step 0": Break('"step":1', '"step":0', "describes its settings well", "web.cpu: `step` is 0"),
     "debugging output": Break(
         "    canceled=\n",
@@ -307,6 +313,30 @@ def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: B
 
 def test_every_rule_is_broken_by_a_driver_of_the_table() -> None:
     assert set(FIRST_BREAKS) == set(RULES)
+
+
+def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None:
+    limits = '[ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail'
+    kept = TEMPLATE.replace(limits, ": || fail")
+    kept = kept.replace('echo "$cpu" >value', 'grep -qx 9 value 2>/dev/null || echo "$cpu" >value')
+    servo.add_script("01web", kept)
+    completed = servo.run("--test-driver", "01web", "app", "--json")
+    (final,) = completed.messages
+    rules = {rule["rule"]: rule for rule in final["rules"]}
+    assert verdicts(rules, "fail") == {"refuses a value out of range", "can be adjusted afterwards"}
+    assert rules["can be adjusted afterwards"]["what"] == (
+        "after it accepted a value out of range its present values have no effect: --query shows web.cpu=9"
+    )
+    assert completed.stderr.decode().splitlines()[-1] == (
+        "warning: 01web may still have web.cpu=9 (2 before the test)"
+    )
+
+
+def test_an_adjust_that_ignores_sigterm_and_ends_in_time_tests_nothing(servo: ServoDirectory) -> None:
+    servo.add_script("01web", TEMPLATE.replace("trap restore TERM", "trap '' TERM"))
+    _, rules = rules_of(servo, "01web")
+    assert verdicts(rules, "not-tested") == {"ends on SIGTERM"}
+    assert rules["ends on SIGTERM"]["what"].startswith("it ended by itself, with ok, ")
 
 
 # What the command refuses, and how it ends.

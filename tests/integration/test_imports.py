@@ -50,6 +50,7 @@ NOT_FOR_QUERIES = {
         "commands.check_report",
         "commands.conformance",
         "commands.conformance_calls",
+        "commands.conformance_judgment",
         "commands.conformance_rules",
         "commands.plan",
         "lock",
