@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.support.servo import ServoDirectory
+    from tests.support.servo import Completed, ServoDirectory
 
 Object = dict[str, Any]
 
@@ -60,8 +60,8 @@ GRACE = "agg: {grace: 0.7, cancel_grace: 0.7}\n"
 
 def rules_of(
     servo: ServoDirectory, name: str, *options: str, env: Mapping[str, str | None] | None = None
-) -> tuple[Object, dict[str, Object]]:
-    """Return the JSON of a test of a driver, and its rules by name."""
+) -> tuple[Completed, dict[str, Object]]:
+    """Run a test of a driver; return the run, and the rules by name."""
     completed = servo.run("--test-driver", name, "app", "--json", *options, env=env)
     (final,) = completed.messages
     assert [rule["rule"] for rule in final["rules"]] == list(RULES)
@@ -71,7 +71,7 @@ def rules_of(
     for rule in final["rules"]:
         assert (rule["remedy"] is not None) == (rule["verdict"] == "fail")
         assert rule["what"] or rule["verdict"] == "pass"
-    return final, {rule["rule"]: rule for rule in final["rules"]}
+    return completed, {rule["rule"]: rule for rule in final["rules"]}
 
 
 def verdicts(rules: Mapping[str, Object], verdict: str) -> set[str]:
@@ -135,6 +135,10 @@ BREAKS = {
         "the value is locked (on --query: exited with status 1)",
     ),
     "step 0": Break('"step":1', '"step":0', "describes its settings well", "web.cpu: `step` is 0"),
+    "min above max": Break('"min":1', '"min":9', "describes its settings well", "web.cpu: `min` 9 is above"),
+    "no setting": Break(
+        """{"cpu":'"$setting"'}""", "{}", "describes its settings well", "it describes no setting"
+    ),
     "debugging output": Break(
         "    canceled=\n",
         "    echo starting\n",
@@ -306,9 +310,11 @@ def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: B
     assert TEMPLATE.count(broken.old) >= 1
     source = TEMPLATE.replace(broken.old, broken.new)
     servo.add_script("01web", source)
-    _, rules = rules_of(servo, "01web")
+    completed, rules = rules_of(servo, "01web")
     assert verdicts(rules, "fail") == {broken.rule}, rules
     assert rules[broken.rule]["what"].startswith(broken.what)
+    # Only one of them changes a value for good.
+    assert (b"may still have" in completed.stderr) == (broken is BREAKS["another value"])
 
 
 def test_every_rule_is_broken_by_a_driver_of_the_table() -> None:
@@ -330,6 +336,13 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
     assert completed.stderr.decode().splitlines()[-1] == (
         "warning: 01web may still have web.cpu=9 (2 before the test)"
     )
+
+
+def test_a_driver_without_progress_is_canceled_and_stopped_after_half_a_second(servo: ServoDirectory) -> None:
+    servo.add_script("01web", TEMPLATE.replace("echo '{\"progress\":'$percent'}'", ":"))
+    _, rules = rules_of(servo, "01web")
+    assert rules["ends on a cancel"]["what"].startswith("canceled, ")
+    assert verdicts(rules, "not-tested") == set(RULES[6:9])
 
 
 def test_an_adjust_that_ignores_sigterm_and_ends_in_time_tests_nothing(servo: ServoDirectory) -> None:
