@@ -129,7 +129,6 @@ class _DriverTest:
         self.verdicts = rules.Verdicts()
         self._context = context
         self._driver = driver
-        self._raise_limit = f"{'set' if context.config.limit is None else 'raise'} OPTUNE_IO_TIMEOUT"
         self._has_cancel = False
         self._description: Object = {}
         self._present: dict[SettingPath, Any] = {}
@@ -189,10 +188,10 @@ class _DriverTest:
         if outcome.facts.failure == "timeout" and not call:
             return (
                 f"print a progress line at least every {self._driver.limit:g} s, exit after the reply, or"
-                f" {self._raise_limit}"
+                " set a longer OPTUNE_IO_TIMEOUT"
             )
         if outcome.facts.failure == "timeout":
-            return f"answer {call} within {self._driver.limit:g} s, or {self._raise_limit}"
+            return f"answer {call} within {self._driver.limit:g} s, or set a longer OPTUNE_IO_TIMEOUT"
         return "find out what holds its processes: SIGKILL does not end them"
 
     # The rules about --info and --query.
