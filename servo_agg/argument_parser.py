@@ -70,19 +70,19 @@ class _Parser(ArgumentParser):
         raise UsageError(message)
 
 
-_ARGUMENTS: dict[str, int | None] = {"-V": 0, "--test-driver": None}
-"""How many arguments an operation has, if not one or none: 0, or None for exactly one."""
+_ARGUMENT_COUNTS: dict[str, int | None] = {"-V": 0, "--test-driver": None}
+"""`nargs` of the operations whose argument is not optional: 0 for no argument, None for exactly one."""
 
 
 class _OperationAction(Action):
-    """Append an operation to `operations`, and the APP after it, if there is one, to `words`."""
+    """Append an option to `operations`, and its argument to `drivers` (--test-driver) or `words` (others)."""
 
     def __call__(
         self, _: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
     ) -> None:
         namespace.operations = [*namespace.operations, option_string]
         if option_string == "--test-driver":
-            namespace.driver = [*namespace.driver, values]
+            namespace.drivers = [*namespace.drivers, values]
             return
         # For an option without an argument, argparse passes a list.
         if isinstance(values, str):
@@ -117,7 +117,7 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
         _application([*applications, *rest, *words]),
         assignments=found.set,
         only=found.only,
-        driver=_driver(found.driver),
+        driver=_driver(found.drivers),
         read_only=found.read_only,
         json=found.json,
         timings=found.timings,
@@ -129,10 +129,10 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
 
 def _parser() -> ArgumentParser:
     parser = _Parser(prog="adjust", add_help=False, allow_abbrev=False)
-    parser.set_defaults(operations=[], words=[], driver=[])
+    parser.set_defaults(operations=[], words=[], drivers=[])
     for option in _OPERATIONS:
         parser.add_argument(
-            option, dest="operations", action=_OperationAction, nargs=_ARGUMENTS.get(option, "?")
+            option, dest="operations", action=_OperationAction, nargs=_ARGUMENT_COUNTS.get(option, "?")
         )
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--only", action="append", default=[])
@@ -189,7 +189,7 @@ def _application(words: Sequence[str]) -> str | None:
 
 
 def _driver(names: Sequence[str]) -> str | None:
-    """Return the only one of the names of `--test-driver`, None if there is none. Raises UsageError."""
+    """Return the name given with `--test-driver`, None without it. Raises UsageError."""
     if len(names) > 1:
         raise UsageError(f"only one --test-driver is allowed, got {len(names)}: {_quoted(' '.join(names))}")
     if "" in names:

@@ -29,8 +29,8 @@ class Arguments:
     assignments  the values of `--set`, each `COMPONENT.SETTING=VALUE`, in order
     only         the values of `--only`: patterns of the names of the drivers that are asked; empty: all
     driver       the driver that `--test-driver` names, else None
-    read_only    whether it must not be adjusted
-    json         whether a check, plan or test answers with one JSON object, and `timings` are one
+    read_only    whether that driver must not be adjusted
+    json         whether a check, plan, test or `timings` prints one JSON object
     timings      whether to show at the end how long each driver took
     verbose      whether to show each step
     """

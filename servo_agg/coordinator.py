@@ -203,7 +203,7 @@ class Coordinator:
                 self._console.show(line)
 
     def _unwritten_summary(self) -> dict[str, str]:
-        """Return what the log says of a success that stdout did not take (SPEC 5.36)."""
+        """Return what the log says of a success whose answer could not be written to stdout (SPEC 5.36)."""
         return {
             "status": "terminated",
             "reason": self._loop.shutdown.signal or AGENT_GONE,
@@ -296,9 +296,9 @@ class Coordinator:
         if arguments.operation == "query":
             return query.query(context, application)
         if arguments.operation == "test-driver":
-            from servo_agg.commands.conformance import conformance
+            from servo_agg.commands.conformance import run_conformance_test
 
-            return conformance(
+            return run_conformance_test(
                 context,
                 arguments.driver or "",
                 application,
@@ -334,7 +334,7 @@ class Coordinator:
             context,
             arguments.application,
             errors,
-            log_problem=(lambda: "") if self._run_log is None else self._run_log.problem,
+            drain_log=(lambda: "") if self._run_log is None else self._run_log.drain,
             json=arguments.json,
             width=terminal_width(1),
             color=supports_color(1),

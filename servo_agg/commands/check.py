@@ -42,14 +42,14 @@ def check(
     application: str | None,
     errors: Sequence[UserError],
     *,
-    log_problem: Callable[[], str],
+    drain_log: Callable[[], str],
     json: bool,
     width: int | None,
     color: bool,
 ) -> Result:
     """Ask all drivers for their info and, given an application, for their settings (SPEC 14.7).
 
-    `errors` are those of environment and configuration. `log_problem()` returns why the log cannot be
+    `errors` are those of environment and configuration. `drain_log()` returns why the log cannot be
     written, "" if it can.
 
     With `json` the result is `{"status": "ok" | "failed", "directory", "application", "drivers": [{"driver",
@@ -72,7 +72,7 @@ def check(
     problems += _directory_problems(context)
     problems += _listing_problems(context)
     problems += _pattern_problems(context)
-    problems += _log_problems(log_problem())
+    problems += _log_problems(drain_log())
     remarks = _remarks(context, application, drivers_fail=bool(driver_check.problems))
     rows = [_row(name, infos.get(name), queries.get(name), problems) for name in config.drivers]
     status = 1 if problems else 0

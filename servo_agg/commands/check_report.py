@@ -70,7 +70,7 @@ def report_text(
     *,
     color: bool,
 ) -> str:
-    """Return the text of a check: the table of drivers, each problem with its remedy, the remarks (SPEC 14).
+    """Return the text of a check: table of drivers, problems with remedies, remarks (SPEC 14.8-14.11).
 
     `rows`: see `check`. The text is at most `width` columns wide, if possible. With `color` a row is green
     if its verdict is `ok`, otherwise red.

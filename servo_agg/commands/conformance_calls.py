@@ -1,8 +1,8 @@
-"""Runs one driver for its test, and takes note of what it does (SPEC 14.46, 14.47)."""
+"""Runs one driver for its test, and records what it does (SPEC 14.46, 14.47)."""
 
 from __future__ import annotations
 
-from servo_agg.commands.conformance_judgment import Adjust
+from servo_agg.commands.conformance_judgment import ObservedAdjust
 from servo_agg.drivers.process import DriverCall
 from servo_agg.drivers.timeouts import CHECK_TIMEOUT
 from servo_agg.protocol.messages import encode
@@ -18,33 +18,36 @@ if TYPE_CHECKING:
     from servo_agg.protocol.outcome import Outcome
 
     Object = dict[str, Any]
-    Interruption = Literal["SIGUSR1", "SIGTERM"]
+    TestSignal = Literal["SIGUSR1", "SIGTERM"]
 
-_MAX_LIMITS = 20
-"""An adjust may take this many times the time for which a driver may be silent."""
+_ADJUST_TIME_FACTOR = 20
+"""An adjust is stopped after this many times the limit of its silence."""
 
 
-class Ended(Exception):
-    """No further step is possible: the run is to end, or a process survives SIGKILL."""
+class TestEnded(Exception):
+    """No further call is possible: the run must end, or a process survived SIGKILL."""
 
 
 class TestedDriver:
     """A driver that is run alone, any number of times.
 
-    name, application  as on the command line
-    limit     seconds for which it may be silent in an adjust, and in which it must answer otherwise
-    outcomes  of the last run, if that ended the test
+    name          its name in adjust.d
+    application   APP
+    adjust_limit  seconds for which it may be silent in an adjust
+    query_limit   seconds in which it must answer --info and --query
+    outcomes      the outcomes of the call that ended the test, else empty
     """
 
     def __init__(self, context: Context, name: str, application: str) -> None:
         self.name = name
         self.application = application
-        self.limit = CHECK_TIMEOUT if context.config.limit is None else context.config.limit
+        self.adjust_limit = CHECK_TIMEOUT if context.config.limit is None else context.config.limit
+        self.query_limit = min(self.adjust_limit, CHECK_TIMEOUT)
         self.outcomes: list[Outcome] = []
         self._context = context
 
     def ask(self, phase: Literal["info", "query"]) -> Outcome:
-        """Call the driver with `--info` or `--query`. Raises Ended."""
+        """Call the driver with `--info` or `--query`. Raises TestEnded."""
         context = self._context
         options = context.phase_options(phase, context.loop.now(), checking=True)
         return self._run(DriverCall(self.name, [f"--{phase}", self.application]), options)
@@ -52,28 +55,28 @@ class TestedDriver:
     def adjust(
         self,
         request: Object,
-        signal: Interruption | None = None,
+        signal: TestSignal | None = None,
         after: float | None = None,
-    ) -> Adjust:
-        """Adjust the driver.
+    ) -> ObservedAdjust:
+        """Adjust the driver with the input `request`, the object that it reads from stdin.
 
         With `signal` it is canceled or stopped once it has printed progress, or after `after` seconds if that
-        is not None. Raises Ended.
+        is not None. Raises TestEnded.
         """
         loop = self._context.loop
-        adjust = Adjust(loop.now())
-        latest = adjust.began_at + _MAX_LIMITS * self.limit
+        adjust = ObservedAdjust(loop.now())
+        deadline = adjust.began_at + _ADJUST_TIME_FACTOR * self.adjust_limit
 
         def on_messages(_: str, messages: Sequence[Message]) -> None:
             for message in messages:
                 adjust.add(message, loop.now())
 
-        def interrupt(run: DriverRun, now: float) -> Literal["cancel", "stop"] | None:
+        def choose_action(run: DriverRun, now: float) -> Literal["cancel", "stop"] | None:
             adjust.pid = run.process.pid
             if run.exited:
                 return None
-            if now >= latest:
-                adjust.too_long = True
+            if now >= deadline:
+                adjust.took_too_long = True
                 return "stop"
             if signal is None or adjust.signaled_at is not None:
                 return None
@@ -83,7 +86,7 @@ class TestedDriver:
             return "cancel" if signal == "SIGUSR1" else "stop"
 
         options = self._context.phase_options(
-            "adjust", adjust.began_at, checking=True, on_messages=on_messages, interrupt=interrupt
+            "adjust", adjust.began_at, checking=True, on_messages=on_messages, choose_action=choose_action
         )
         adjust.outcome = self._run(DriverCall(self.name, [self.application], encode(request)), options)
         adjust.ended_at = loop.now()
@@ -94,5 +97,5 @@ class TestedDriver:
         if not context.loop.poll():
             self.outcomes = context.supervisor.run([call], options)
         if context.loop.cause or not self.outcomes:
-            raise Ended
+            raise TestEnded
         return self.outcomes.pop()

@@ -1,7 +1,7 @@
-"""The rules of a test of one driver, the verdict on each, and the report. Pure.
+"""The rules of a conformance test, the verdict on each, and the report (SPEC 14.41, 14.42, 14.49). Pure.
 
-Rules (SPEC 14):
-- Each rule has one verdict. The first failure decides; a rule that nothing was found out about is not tested.
+Rules:
+- Each rule has one verdict. The first failure decides. A rule without a verdict is not tested.
 - A failure says what was seen and what to do.
 """
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     Object = dict[str, Any]
-    Kind = Literal["pass", "fail", "not-tested"]
+    VerdictWord = Literal["pass", "fail", "not-tested"]
 
 INFO = "answers --info"
 QUERY = "answers --query"
-DESCRIPTION = "describes its settings well"
+DESCRIPTION = "describes valid settings"
 STDOUT = "prints JSON objects only"
 EXIT = "exits with the right status"
 ADJUST = "accepts its present values"
-RANGE = "progress is from 0 to 100"
-ORDER = "progress never goes back"
-TIMING = "progress comes while it works"
-LEFTOVERS = "leaves no process running"
+RANGE = "prints progress from 0 to 100"
+ORDER = "never prints lower progress"
+TIMING = "prints progress in time"
+PROCESSES = "leaves no process running"
 REFUSAL = "refuses a value out of range"
 EXPLANATION = "explains what it refuses"
 CANCEL = "ends on a cancel"
 TERMINATION = "ends on SIGTERM"
-RECOVERY = "can be adjusted afterwards"
+RECOVERY = "accepts another adjust"
 
 RULES = (
     INFO,
@@ -43,7 +43,7 @@ RULES = (
     RANGE,
     ORDER,
     TIMING,
-    LEFTOVERS,
+    PROCESSES,
     REFUSAL,
     EXPLANATION,
     CANCEL,
@@ -55,14 +55,16 @@ ADJUSTING = RULES[RULES.index(ADJUST) :]
 """The rules that need an adjust."""
 
 STDOUT_REMEDY = (
-    "print each JSON object on one line, in UTF-8; send everything else to stderr, also what the commands"
-    " that it runs print (`>&2`)"
+    "print each JSON object on one line, in UTF-8; send everything else to stderr, including the output of"
+    " commands that the driver runs (`>&2`)"
 )
 
 NO_REPLY_REMEDY = (
-    "fix what stderr shows; when it fails, it must say so before it exits:"
+    "fix the error that stderr shows; a driver that fails must print a reply before it exits:"
     ' {"status": "failed", "reason": "WORD", "message": "SENTENCE"}'
 )
+
+EXIT_REMEDY = "exit with status 0 if the reply has the status ok, otherwise with another status"
 
 INFO_REMEDY = 'answer {"version": "1.0", "has_cancel": false}'
 
@@ -71,12 +73,15 @@ QUERY_REMEDY = (
     ' "min": 1, "max": 8, "step": 1}}}}}}'
 )
 
-EFFECT_REMEDY = "put the value of the input into effect, and let --query answer with what is in effect"
+DURATION_REMEDY = "limit the time of an adjust: when it takes too long, end it and report a failure"
 
-TIMING_REMEDY = "flush stdout after each line, and print progress before and while it waits"
+EFFECT_REMEDY = "apply the value of the input, and make --query report the value in effect"
 
-LEFTOVER_REMEDY = (
-    "wait for what it starts; let a service leave the session: setsid SERVICE </dev/null >/dev/null 2>&1 &"
+TIMING_REMEDY = "flush stdout after each line, and print progress before and during each wait"
+
+PROCESSES_REMEDY = (
+    "wait for all processes that the driver starts; start a service that must keep running in a session of"
+    " its own: setsid SERVICE </dev/null >/dev/null 2>&1 &"
 )
 
 EXPLANATION_REMEDY = (
@@ -92,33 +97,33 @@ CANCEL_REMEDY = (
 
 HANDLER_REMEDY = f"{CANCEL_REMEDY}; or answer --info with `has_cancel` false"
 
-TERMINATION_REMEDY = "end on SIGTERM, and end the processes that it has started"
+TERMINATION_REMEDY = "exit on SIGTERM, and end all processes that the driver has started"
 
-RECOVERY_REMEDY = "remove what an earlier run may have left, such as a lock file, before it works"
+RECOVERY_REMEDY = "at the start of an adjust, remove what an earlier one may have left, such as a lock file"
 
 
 class Verdict:
     """The verdict on a rule.
 
-    rule    one of RULES
-    kind    `pass`, `fail` or `not-tested`
-    what    what was seen, or why it was not tested; "" if there is nothing to say
-    remedy  what to do about a failure, else ""
+    rule     one of RULES
+    verdict  `pass`, `fail` or `not-tested`
+    what     what was seen, or why it was not tested; "" if there is nothing to say
+    remedy   what to do about a failure, else ""
     """
 
-    __slots__ = ("kind", "remedy", "rule", "what")
+    __slots__ = ("remedy", "rule", "verdict", "what")
 
-    def __init__(self, rule: str, kind: Kind, what: str, remedy: str = "") -> None:
+    def __init__(self, rule: str, verdict: VerdictWord, what: str, remedy: str = "") -> None:
         self.rule = rule
-        self.kind = kind
+        self.verdict = verdict
         self.what = what
         self.remedy = remedy
 
     def as_object(self) -> Object:
-        """Return it as it stands in the JSON of a test."""
+        """Return the JSON object of this verdict: `{"rule", "verdict", "what", "remedy"}` (SPEC 14.49)."""
         return {
             "rule": self.rule,
-            "verdict": self.kind,
+            "verdict": self.verdict,
             "what": self.what or None,
             "remedy": self.remedy or None,
         }
@@ -135,65 +140,68 @@ class Verdicts:
         return (self._known.get(rule, Verdict(rule, "not-tested", "")) for rule in RULES)
 
     def record_pass(self, rule: str, what: str = "") -> None:
-        """Record that a driver keeps a rule, as far as it was seen."""
-        if rule not in self._known or self._known[rule].kind == "not-tested":
+        """Record that the driver kept a rule, unless it has broken it before."""
+        if rule not in self._known or self._known[rule].verdict == "not-tested":
             self._known[rule] = Verdict(rule, "pass", what)
 
     def record_failure(self, rule: str, what: str, remedy: str) -> None:
-        """Record that a driver breaks a rule."""
-        if rule not in self._known or self._known[rule].kind != "fail":
+        """Record that the driver broke a rule, unless an earlier failure is known."""
+        if rule not in self._known or self._known[rule].verdict != "fail":
             self._known[rule] = Verdict(rule, "fail", what, remedy)
 
-    def skip(self, rules: Sequence[str], why: str) -> None:
-        """Record why rules are not tested, unless their verdicts are known."""
+    def record_not_tested(self, rules: Sequence[str], why: str) -> None:
+        """Record why rules are not tested. Rules with a verdict keep it."""
         for rule in rules:
             self._known.setdefault(rule, Verdict(rule, "not-tested", why))
 
     def has_passed(self, rule: str) -> bool:
-        """Return whether the driver keeps a rule."""
-        return rule in self._known and self._known[rule].kind == "pass"
+        """Return whether the verdict on a rule is `pass`."""
+        return rule in self._known and self._known[rule].verdict == "pass"
 
 
-_WORDS = {"pass": "pass", "fail": "FAIL", "not-tested": "not tested"}
+_LABELS = {"pass": "pass", "fail": "FAIL", "not-tested": "not tested"}
 
 _MAX_TEXT = 600
-"""Columns that are shown of what was seen: a driver's stderr may be long. With --json all of it is shown."""
+"""Columns of a text in the table: a driver's stderr may be long. With --json texts are complete."""
 
-_MIN_COLUMN = 30
-"""Columns that the last column of the table needs; on a narrower terminal its texts have their own lines."""
+_MIN_TEXT_COLUMNS = 30
+"""Least width of the last column. On a narrower terminal its texts have lines of their own."""
+
+_GAPS = 4
+"""Columns between the three columns of the table."""
 
 _INDENT = "    "
 
 
 def report_text(verdicts: Verdicts, width: int | None) -> str:
-    """Return a table of rule, verdict and remedy, and a line that counts the verdicts (SPEC 14).
+    """Return a table of rules and verdicts, with remedies, and a line that counts the verdicts (SPEC 14.41).
 
     With `width` lines are wrapped to it, as far as words permit.
     """
     rule_width = max(map(display_width, RULES))
-    before = rule_width + len("not tested") + 4
-    column = None if width is None else width - before
+    label_width = max(map(display_width, _LABELS.values()))
+    text_width = None if width is None else width - rule_width - label_width - _GAPS
     rows = [["rule", "verdict", "what was seen, and the remedy"]]
     for verdict in verdicts:
         texts = [verdict.what, f"remedy: {verdict.remedy}" if verdict.remedy else ""]
         texts = [_shortened(text) for text in texts if text]
-        head = [verdict.rule, _WORDS[verdict.kind]]
-        if column is not None and column < _MIN_COLUMN:
+        head = [verdict.rule, _LABELS[verdict.verdict]]
+        if text_width is not None and text_width < _MIN_TEXT_COLUMNS:
             rows.append([*head, ""])
             rows += [[line] for text in texts for line in wrap(text, width, _INDENT, _INDENT)]
             continue
-        lines = [line for text in texts for line in wrap(text, column, "", "")] or [""]
+        lines = [line for text in texts for line in wrap(text, text_width, "", "")] or [""]
         rows += [[*(head if number == 0 else ["", ""]), line] for number, line in enumerate(lines)]
-    if column is not None and column < _MIN_COLUMN:
+    if text_width is not None and text_width < _MIN_TEXT_COLUMNS:
         rows[0][2] = ""
     aligned = iter(table([row for row in rows if len(row) > 1]))
-    kinds = [verdict.kind for verdict in verdicts]
-    passed, failed, skipped = (kinds.count(kind) for kind in ("pass", "fail", "not-tested"))
+    words = [verdict.verdict for verdict in verdicts]
+    passed, failed, not_tested = (words.count(word) for word in ("pass", "fail", "not-tested"))
     return "\n".join(
         [
             *(next(aligned) if len(row) > 1 else row[0] for row in rows),
             "",
-            f"{passed} passed, {failed} failed, {skipped} not tested",
+            f"{passed} passed, {failed} failed, {not_tested} not tested",
         ]
     )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from servo_agg.config import Config
     from servo_agg.drivers.events import EventLoop
-    from servo_agg.drivers.run import Interrupt
+    from servo_agg.drivers.run import ChooseAction
     from servo_agg.drivers.supervisor import Supervisor
     from servo_agg.protocol.messages import Message
     from servo_agg.protocol.outcome import Outcome, Phase
@@ -103,7 +103,7 @@ class Context:
         fail_fast: bool = False,
         on_messages: Callable[[str, Sequence[Message]], None] | None = None,
         validate: Callable[[Outcome], None] | None = None,
-        interrupt: Interrupt | None = None,
+        choose_action: ChooseAction | None = None,
     ) -> PhaseOptions:
         """Return how drivers are run in a phase that begins at `now` (SPEC 6.1, 7.18, 9.5, 9.7).
 
@@ -127,7 +127,7 @@ class Context:
             fail_fast=fail_fast,
             on_messages=on_messages,
             validate=validate,
-            interrupt=interrupt,
+            choose_action=choose_action,
         )
 
 

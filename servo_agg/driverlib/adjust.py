@@ -356,7 +356,7 @@ class Adjust:
     def encode_describe_if_needed(
         self, name: str, config: "Mapping[str, Any] | None", value: "Any"
     ) -> "dict[str, Any]":
-        """Return the description of the setting `name` with the current value `value`: `{setting: {...}}`.
+        """Return the description of the setting `name` with the present value `value`: `{setting: {...}}`.
 
         If `config` has a key `encoder`, `encoders.base` of the servo directory returns the descriptions of
         the one or more settings that are encoded in the value. Otherwise the description has `value` and

@@ -58,8 +58,8 @@ if TYPE_CHECKING:
         def __call__(self, outcome: Outcome, /) -> None:  # noqa: D102 - see the class
             ...
 
-    class Interrupt(Protocol):
-        """Returns what to do with a driver that runs: `cancel` or `stop` it, or nothing if it is None."""
+    class ChooseAction(Protocol):
+        """Returns `cancel` or `stop` to end a running driver, None to let it run."""
 
         def __call__(self, run: DriverRun, now: float, /) -> Literal["cancel", "stop"] | None:  # noqa: D102 - see the class
             ...
@@ -76,12 +76,12 @@ class PhaseOptions:
     fail_fast     once a driver has failed, no other is started, and the others get FAIL_FAST_GRACE
     on_messages   called with the messages of a driver
     validate      called with each successful outcome
-    interrupt     called with each driver that runs, at least every MAX_WAIT seconds: see Interrupt
+    choose_action  called with each running driver, at least every MAX_WAIT seconds: see ChooseAction
     """
 
     __slots__ = (
+        "choose_action",
         "fail_fast",
-        "interrupt",
         "max_parallel",
         "on_messages",
         "phase",
@@ -100,7 +100,7 @@ class PhaseOptions:
         fail_fast: bool = False,
         on_messages: OnMessages | None = None,
         validate: Validate | None = None,
-        interrupt: Interrupt | None = None,
+        choose_action: ChooseAction | None = None,
     ) -> None:
         self.phase = phase
         self.timeouts = timeouts
@@ -109,7 +109,7 @@ class PhaseOptions:
         self.fail_fast = fail_fast
         self.on_messages = on_messages
         self.validate = validate
-        self.interrupt = interrupt
+        self.choose_action = choose_action
 
     @property
     def adjusting(self) -> bool:
@@ -425,7 +425,7 @@ def stop_runs(runs: Iterable[DriverRun], cause: str | None, clock: Callable[[], 
     """Begin to stop runs (SPEC 10.1, 10.7). `clock` returns the time.
 
     `cause`: the name of the signal that ends us, AGENT_GONE, `failure` if another driver has failed,
-    `requested` by `PhaseOptions.interrupt`; None for a failure of their own.
+    `requested` by `PhaseOptions.choose_action`; None for a failure of their own.
     """
     stops = [(run, run.begin_stop(cause)) for run in runs]
     # Together: each pass over all processes takes milliseconds.

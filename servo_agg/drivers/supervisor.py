@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from servo_agg.drivers.events import EventLoop, EventQueue
-    from servo_agg.drivers.run import Interrupt
+    from servo_agg.drivers.run import ChooseAction
     from servo_agg.drivers.watchdog import SpawnTable
     from servo_agg.drivers.worker import ShowStderr
     from servo_agg.protocol.outcome import Outcome, Phase
@@ -108,8 +108,8 @@ class Supervisor:
                 if not self._runs:
                     break
                 self._apply_shutdown(adjusting=options.adjusting)
-                if options.interrupt is not None and self._loop.cause is None:
-                    self._interrupt(options.interrupt)
+                if options.choose_action is not None and self._loop.cause is None:
+                    self._apply_actions(options.choose_action)
                 if stop_at is not None and self._loop.now() >= stop_at:
                     self._stop(self._runs.values(), "failure")
                 # After each end another driver can start: wait only if none has ended.
@@ -121,10 +121,10 @@ class Supervisor:
                 run.kill_now()
         return [self._outcomes[call.name] for call in calls if call.name in self._outcomes]
 
-    def _interrupt(self, interrupt: Interrupt) -> None:
+    def _apply_actions(self, choose_action: ChooseAction) -> None:
         now = self._loop.now()
         for run in self.running:
-            action = interrupt(run, now)
+            action = choose_action(run, now)
             if run.exited:
                 continue
             if action == "cancel":

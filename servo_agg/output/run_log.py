@@ -38,11 +38,12 @@ _NOT_OPEN = -1
 
 _NEWLINE = ord("\n")
 
-_APPEND_WAIT = 0.02
-"""Seconds in which a line that another run is appending grows: a large write becomes visible in parts."""
+_APPEND_POLL_INTERVAL = 0.02
+"""Seconds between two reads of the size of the log while another run may append a line: a large write becomes
+visible in parts."""
 
-_APPEND_POLLS = 10
-"""How often an incomplete last line is read again while it grows."""
+_MAX_APPEND_POLLS = 10
+"""How often the size is read at most."""
 
 _DRAIN_TIMEOUT = 1.0
 """Seconds that the log has at the end of a run to take what is still unwritten."""
@@ -118,14 +119,14 @@ class _LogWriter(Writer):
             return self._line_truncated
         try:
             before = -1
-            for _ in range(_APPEND_POLLS):
+            for _ in range(_MAX_APPEND_POLLS):
                 size = os.fstat(self._reader).st_size
                 if size <= 0 or os.pread(self._reader, 1, size - 1) in (b"\n", b""):
                     return False
                 if size == before:
                     break
                 before = size
-                time.sleep(_APPEND_WAIT)
+                time.sleep(_APPEND_POLL_INTERVAL)
         except OSError:
             return self._line_truncated
         return True
@@ -215,12 +216,12 @@ class RunLog:
         }
         if settings is not None:
             logged = list(settings.items())[:_MAX_SETTINGS]
-            line["settings"] = {_bounded_name(name): _bounded(value) for name, value in logged}
+            line["settings"] = {_truncated_name(name): _truncated_value(value) for name, value in logged}
             if len(settings) > len(logged):
                 line["settings_omitted"] = len(settings) - len(logged)
         self._writer.write(encode(line))
 
-    def problem(self) -> str:
+    def drain(self) -> str:
         """Wait up to 1 s until all lines are in the log; return why they are not, "" if they are."""
         if self._writer is not None and not self._problem:
             complete = self._writer.drain(_DRAIN_TIMEOUT)
@@ -231,9 +232,9 @@ class RunLog:
         return self._problem
 
     def close(self, warn: Warn) -> None:
-        """Call `warn` with the problem of the log, unless `problem` has returned it before."""
+        """Call `warn` with the problem of the log, unless `drain` has returned it before."""
         known = self._problem
-        problem = self.problem()
+        problem = self.drain()
         if problem != known:
             warn(f"warning: {problem}")
 
@@ -260,10 +261,10 @@ class RunLog:
         return f"{seconds}.{int(moment % 1 * 1000):03d}Z"
 
 
-def _bounded_name(name: str) -> str:
+def _truncated_name(name: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
 
 
-def _bounded(value: object) -> object:
+def _truncated_value(value: object) -> object:
     text = to_json(value)
     return value if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}..."

@@ -1,6 +1,6 @@
 """Tables and bars as lines of text.
 
-Rules (SPEC 14):
+Rules (SPEC 14.40):
 - Columns are aligned by their width on a terminal: an East Asian character takes two places, an accent none.
 - Control characters in the texts of drivers are escaped.
 - With a width, no line is wider, as far as it can be made narrower. Without one nothing is cut.
@@ -211,7 +211,7 @@ def timing_chart(
 
 
 def timing_object(records: Sequence[PhaseRecord], total: float) -> dict[str, Any]:
-    """Return what `timing_chart` shows, as the object that `--timings --json` prints (SPEC 14)."""
+    """Return what `timing_chart` shows, as the object that `--timings --json` prints (SPEC 14.39)."""
     ordered = sorted(records, key=lambda record: (record.start, record.driver))
     return {
         "total": round(total, 3),

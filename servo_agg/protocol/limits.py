@@ -1,6 +1,6 @@
-"""Whether a value fits what a driver has described: its range and steps, or its list.
+"""Whether a value matches what a driver has described: its range and steps, or its list.
 
-Rules (SPEC 14):
+Rules (SPEC 14.19, 14.38):
 - Steps are exact decimal arithmetic, with a tolerance for values that were computed in binary floats.
 - As in JSON, `true` is not 1, but 1.0 is.
 """
@@ -64,9 +64,9 @@ def _range_violation(described: JsonObject, value: float) -> str | None:
 
 
 def values_outside(described: JsonObject) -> list[Any]:
-    """Return values that a setting must refuse: above its maximum, below its minimum, or not in its list.
+    """Return values that violate a description: above its maximum, below its minimum, or not in its list.
 
-    Empty if it has none of them, or if floats are not precise enough.
+    Return an empty list if there is none, or if floats are not precise enough.
     """
     values = described.get("values")
     if isinstance(values, list) and values:

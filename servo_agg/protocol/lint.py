@@ -1,9 +1,9 @@
 """Find what is wrong with the settings that a driver describes, and with its answer to `--info`.
 
-Rules (SPEC 14):
-- A query passes descriptions on as they are: only a check shows the findings.
-- What a description need not have (`type`, `step`, `unit`) is not missed. What it has must make sense.
-- What cannot be judged because of another finding is not reported as well.
+Rules (SPEC 14.38):
+- A query passes descriptions on as they are. Only a check and a conformance test show the findings.
+- `type`, `step` and `unit` are optional. What a description has must be right.
+- What cannot be judged because of another finding is not reported.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _SHARES = 1024
 class Finding:
     """Something that is wrong with an answer.
 
-    path    the setting, as `web.cpu` or `application-level cpu`; `--info` for the answer to it
-    what    what is wrong
+    path    what is wrong: a setting (`web.cpu`, `application-level cpu`), a component (`web`), `application`,
+            or `--info`
+    what    what is wrong with it
     remedy  what is expected
     """
 
@@ -72,7 +73,7 @@ def lint_description(description: Description) -> Iterator[Finding]:
 
 
 def _lint_keys(path: str, parent: JsonObject, expected: Sequence[str]) -> Iterator[Finding]:
-    """Yield the keys of a component, or of the application, in which settings go unnoticed."""
+    """Yield a finding for each key that looks like a misspelled `expected` one, or is a misplaced setting."""
     missing = [key for key in expected if key not in parent]
     for key, value in parent.items():
         if key in expected or not isinstance(value, dict):
@@ -82,7 +83,7 @@ def _lint_keys(path: str, parent: JsonObject, expected: Sequence[str]) -> Iterat
             yield Finding(path, f"has `{quoted_name(key)}`, which is not read", f"rename it to `{near[0]}`")
         elif "value" in value and "settings" in missing:
             what = f"has the setting {quoted_name(key)} outside of `settings`"
-            yield Finding(path, what, 'put it there: `"settings":{...}`')
+            yield Finding(path, what, 'move it into `"settings":{...}`')
 
 
 def setting_name(path: SettingPath) -> str:
@@ -96,10 +97,10 @@ def setting_name(path: SettingPath) -> str:
 def lint_setting(path: str, setting: Any) -> Iterator[Finding]:
     """Yield what is wrong with one setting, which may be any JSON value."""
     if not isinstance(setting, dict):
-        yield Finding(path, f"is {_named(setting)}", 'describe it by an object, such as `{"value": 4}`')
+        yield Finding(path, f"is {_named(setting)}", 'describe it as an object, such as `{"value": 4}`')
         return
     if "value" not in setting:
-        yield Finding(path, "has no `value`", "add its current value as `value`")
+        yield Finding(path, "has no `value`", "add its present value as `value`")
     kind = setting.get("type")
     if "type" in setting and kind not in _TYPES:
         yield Finding(
@@ -147,7 +148,7 @@ def _lint_values(path: str, setting: JsonObject) -> Iterator[Finding]:
     if not isinstance(values, list):
         yield Finding(path, f"`values` is {_named(values)}", "set `values` to the list of all its values")
     elif not values:
-        yield Finding(path, "`values` is empty", "list all its values, including the current one")
+        yield Finding(path, "`values` is empty", "list all its values, including the present one")
     else:
         seen = set()
         for value in values:
@@ -165,7 +166,7 @@ def _lint_value(path: str, setting: JsonObject) -> Iterator[Finding]:
     values = setting.get("values")
     if isinstance(values, list):
         what = f"`value` {_shown(value)} is not among its `values`"
-        remedy = "add the current value to the list, or correct `value`"
+        remedy = "add the present value to the list, or correct `value`"
     elif not is_number(value):
         what = f"`value` is {_named(value)}"
         remedy = "set `value` to a number, since the setting has a range"
@@ -181,5 +182,5 @@ def _shown(value: Any) -> str:
 
 
 def _named(value: Any) -> str:
-    """Return the same, where the type of a string is worth saying."""
+    """Return a value for a sentence, like `_shown`, but name the type of a string."""
     return f"the string {_shown(value)}" if isinstance(value, str) else _shown(value)

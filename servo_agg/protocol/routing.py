@@ -118,7 +118,7 @@ def request_from_assignments(assignments: Sequence[str], description: Descriptio
     """Return the request that `--set` gives, each assignment as `COMPONENT.SETTING=VALUE` (SPEC 14.21-14.23).
 
     Names may contain dots and `=`: the longest name that is described counts. A value stays text if the
-    current value is text. Otherwise it is JSON if it can be parsed as JSON.
+    present value is text. Otherwise it is JSON if it can be parsed as JSON.
 
     Raises UnknownSettings or BadInput.
     """
@@ -154,9 +154,9 @@ def request_from_assignments(assignments: Sequence[str], description: Descriptio
 
 
 def unmatched_request(assignments: Sequence[str]) -> Request:
-    """Return a request for the log from `--set`, while it is not known what is described.
+    """Return the request of `--set` for the log, before the query has shown which settings exist.
 
-    A name ends at the first `=`, and is that of a setting of the application even if it has a dot.
+    The name of each setting ends at the first `=`. A dot in it does not separate a component.
     """
     settings: JsonObject = {}
     for assignment in assignments:

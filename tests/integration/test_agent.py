@@ -53,7 +53,7 @@ def agent_of_script(directory: Path, script: str, io_timeout: float | None = Non
     program = directory / "adjust"
     program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     program.chmod(0o755)
-    # The scripts of these tests print what the agent must bear, which is not always what we print.
+    # The scripts of these tests print what the agent must accept. It need not match the schemas.
     return Agent(directory, io_timeout=io_timeout, is_ours=False)
 
 

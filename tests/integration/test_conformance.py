@@ -1,8 +1,9 @@
-"""SPEC 14: `--test-driver` finds which rule a driver breaks; `--check` finds nonsense in descriptions."""
+"""SPEC 14: `--test-driver` finds which rule a driver breaks; `--check` finds mistakes in descriptions."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ Object = dict[str, Any]
 
 TEMPLATE = """\
 #!/bin/sh
-restore() { exit 143; }
+terminate() { exit 143; }
 fail() {
     printf '{"status":"%s","reason":"%s","message":"%s"}\\n' "$@"
     exit 1
@@ -40,7 +41,7 @@ case $1 in
 *)
     canceled=
     trap 'canceled=yes' USR1
-    trap restore TERM
+    trap terminate TERM
     cpu=$(sed 's/.*"cpu":{"value":\\([0-9.]*\\).*/\\1/')
     [ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail rejected out-of-range 'web.cpu: from 1 to 8'
     for percent in 0 20 40 60 80 100; do
@@ -58,7 +59,7 @@ esac
 GRACE = "agg: {grace: 0.7, cancel_grace: 0.7}\n"
 
 
-def rules_of(
+def run_driver_test(
     servo: ServoDirectory, name: str, *options: str, env: Mapping[str, str | None] | None = None
 ) -> tuple[Completed, dict[str, Object]]:
     """Run a test of a driver; return the run, and the rules by name."""
@@ -74,7 +75,7 @@ def rules_of(
     return completed, {rule["rule"]: rule for rule in final["rules"]}
 
 
-def verdicts(rules: Mapping[str, Object], verdict: str) -> set[str]:
+def rules_with(rules: Mapping[str, Object], verdict: str) -> set[str]:
     return {name for name, rule in rules.items() if rule["verdict"] == verdict}
 
 
@@ -98,7 +99,7 @@ def test_a_driver_that_keeps_all_rules_passes_all_of_them(servo: ServoDirectory)
     ]
 
 
-class Break(NamedTuple):
+class Mistake(NamedTuple):
     """A change to the template that breaks one rule."""
 
     old: str
@@ -108,217 +109,221 @@ class Break(NamedTuple):
     """The beginning of what is said of it."""
 
 
-BREAKS = {
-    "no version": Break('"version":"1.0",', "", "answers --info", "--info: has no `version`"),
-    "has_cancel is a text": Break(
+MISTAKES = {
+    "no version": Mistake('"version":"1.0",', "", "answers --info", "--info: has no `version`"),
+    "has_cancel is a text": Mistake(
         '"has_cancel":true',
         '"has_cancel":"yes"',
         "answers --info",
         '--info: `has_cancel` is the string "yes"',
     ),
-    "fails on --query": Break(
+    "fails on --query": Mistake(
         "    setting=",
         "    fail failed no-config 'config.yaml is missing'\n    setting=",
         "answers --query",
         "config.yaml is missing (on --query: exited with status 1)",
     ),
-    "describes nothing": Break(
+    "describes nothing": Mistake(
         '{"application":{"components":{"web":{"settings":{"cpu":\'"$setting"\'}}}}}',
         '{"cpu":\'"$setting"\'}',
         "answers --query",
         "on --query: its answer is not a description: ",
     ),
-    "fails on --query after an adjust": Break(
+    "fails on --query after an adjust": Mistake(
         "    setting=",
         "    [ ! -e value ] || fail failed locked 'the value is locked'\n    setting=",
         "answers --query",
         "the value is locked (on --query: exited with status 1)",
     ),
-    "step 0": Break('"step":1', '"step":0', "describes its settings well", "web.cpu: `step` is 0"),
-    "min above max": Break('"min":1', '"min":9', "describes its settings well", "web.cpu: `min` 9 is above"),
-    "no setting": Break(
-        """{"cpu":'"$setting"'}""", "{}", "describes its settings well", "it describes no setting"
+    "step 0": Mistake('"step":1', '"step":0', "describes valid settings", "web.cpu: `step` is 0"),
+    "min above max": Mistake('"min":1', '"min":9', "describes valid settings", "web.cpu: `min` 9 is above"),
+    "no setting": Mistake(
+        """{"cpu":'"$setting"'}""", "{}", "describes valid settings", "it describes no setting"
     ),
-    "debugging output": Break(
+    "debugging output": Mistake(
         "    canceled=\n",
         "    echo starting\n",
         "prints JSON objects only",
-        "on an adjust: printed a line that is not JSON: ",
+        "in an adjust: printed a line that is not JSON: ",
     ),
-    "a banner": Break(
+    "a banner": Mistake(
         "case $1 in",
         "echo '=== web ==='\ncase $1 in",
         "prints JSON objects only",
         "on --info: printed a line that is not JSON",
     ),
-    "ok, but exit 3": Break(
+    "ok, but exit 3": Mistake(
         """echo '{"status":"ok"}'""",
         """echo '{"status":"ok"}'; exit 3""",
         "exits with the right status",
-        "on an adjust: replied ok but exited with status 3",
+        "in an adjust: replied ok but exited with status 3",
     ),
-    "says it on stderr only": Break(
+    "says it on stderr only": Mistake(
         "    setting=",
         "    echo 'no config' >&2; exit 1\n    setting=",
         "exits with the right status",
         "on --query: exited with status 1, gave no reply; stderr: no config",
     ),
-    "no status": Break(
+    "no status": Mistake(
         '{"status":"ok"}', '{"state":"done"}', "accepts its present values", "its reply has no status"
     ),
-    "fails": Break(
+    "fails": Mistake(
         """echo '{"status":"ok"}'""",
         "fail failed start-failed 'port 80 is taken'",
         "accepts its present values",
         "port 80 is taken (exited with status 1)",
     ),
-    "status success": Break(
+    "status success": Mistake(
         '{"status":"ok"}',
         '{"status":"success"}',
         "accepts its present values",
         "replied the status success; a success has the status ok",
     ),
-    "another value": Break(
+    "another value": Mistake(
         'echo "$cpu" >value',
         "echo $((cpu % 8 + 1)) >value",
         "accepts its present values",
-        "was adjusted to web.cpu=2, and then --query shows 3",
+        "after an adjust with web.cpu=2, --query shows 3",
     ),
-    "progress 120": Break("80 100", "80 120", "progress is from 0 to 100", "printed progress 120"),
-    "progress in words": Break(
+    "progress 120": Mistake("80 100", "80 120", "prints progress from 0 to 100", "printed progress 120"),
+    "progress in words": Mistake(
         "'{\"progress\":'$percent'}'",
         """'{"progress":"'$percent' %"}'""",
-        "progress is from 0 to 100",
+        "prints progress from 0 to 100",
         'printed progress "0 %"',
     ),
-    "progress as a text": Break(
+    "progress as a text": Mistake(
         "'{\"progress\":'$percent'}'",
         """'{"progress":"'$percent'"}'""",
-        "progress is from 0 to 100",
+        "prints progress from 0 to 100",
         'printed progress "0"',
     ),
-    "progress back": Break("40 60", "60 40", "progress never goes back", "progress went from 60 back to 40"),
-    "buffered": Break(
+    "progress back": Mistake(
+        "40 60", "60 40", "never prints lower progress", "progress went from 60 back to 40"
+    ),
+    "buffered": Mistake(
         "'}'\n        sleep 0.25\n    done\n",
         "'}' >>buffer\n        sleep 0.25\n    done\n    cat buffer; rm buffer\n",
-        "progress comes while it works",
+        "prints progress in time",
         "all of its output came within the last 0.1 s of ",
     ),
-    "leaves a process": Break(
+    "leaves a process": Mistake(
         """    echo '{"status":"ok"}'""",
         """    sleep 5 >/dev/null 2>&1 &\n    echo '{"status":"ok"}'""",
         "leaves no process running",
         "left running in its session: sleep (pid ",
     ),
-    "accepts anything": Break(
+    "accepts anything": Mistake(
         '[ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail',
         ": || fail",
         "refuses a value out of range",
         "accepted web.cpu=9, above its",
     ),
-    "accepts what is too low": Break(
+    "accepts what is too low": Mistake(
         '[ "$cpu" -ge 1 ] && ',
         "",
         "refuses a value out of range",
         "accepted web.cpu=0, below its",
     ),
-    "applies a value before it refuses it": Break(
+    "applies a value before it refuses it": Mistake(
         '    [ "$cpu" -ge 1 ]',
         '    echo "$cpu" >value\n    [ "$cpu" -ge 1 ]',
         "refuses a value out of range",
-        "refused 2 values, and then --query shows web.cpu=0",
+        "refused 2 values, but --query shows web.cpu=0",
     ),
-    "refuses without a reason": Break(
+    "refuses without a reason": Mistake(
         "fail rejected out-of-range",
         "fail rejected ''",
         "explains what it refuses",
-        "web.cpu=9: its reply has",
+        "web.cpu=9: `reason` of its reply is missing, blank or not text",
     ),
-    "refuses without a message": Break(
+    "refuses without a message": Mistake(
         "|| fail rejected",
         """|| { echo '{"status":"rejected","reason":"no"}'; exit 1; } || fail rejected""",
         "explains what it refuses",
-        "web.cpu=9: its reply has no `message`",
+        "web.cpu=9: `message` of its reply is missing, blank or not text",
     ),
-    "refuses with exit 0": Break(
+    "refuses with exit 0": Mistake(
         "|| fail rejected",
         """|| { echo '{"status":"rejected","reason":"no","message":"no"}'; exit 0; } || fail rejected""",
         "explains what it refuses",
         "web.cpu=9: replied rejected but exited with status 0",
     ),
-    "refuses without a word": Break(
+    "refuses without a word": Mistake(
         "|| fail rejected",
         "|| exit 1 || fail rejected",
         "explains what it refuses",
         "web.cpu=9: gave no reply (exited with status 1, gave no reply)",
     ),
-    "no handler": Break(
+    "no handler": Mistake(
         "    trap 'canceled=yes' USR1\n",
         "",
         "ends on a cancel",
         "has_cancel is true, but SIGUSR1 ended it: killed by SIGUSR1",
     ),
-    "ignores a cancel": Break("canceled=yes", "", "ends on a cancel", "did not end within "),
-    "ok after a cancel": Break(
+    "ignores a cancel": Mistake("canceled=yes", "", "ends on a cancel", "did not end within "),
+    "ok after a cancel": Mistake(
         "fail canceled",
         """{ echo '{"status":"ok"}'; exit; } || fail""",
         "ends on a cancel",
         "replied ok although",
     ),
-    "crashes on a cancel": Break(
+    "crashes on a cancel": Mistake(
         "fail canceled",
         "exit 1 || fail",
         "ends on a cancel",
         "after SIGUSR1: gave no reply",
     ),
-    "ignores SIGTERM": Break("trap restore TERM", "trap '' TERM", "ends on SIGTERM", "did not end within "),
-    "a child ignores SIGTERM": Break(
+    "ignores SIGTERM": Mistake(
+        "trap terminate TERM", "trap '' TERM", "ends on SIGTERM", "did not end within "
+    ),
+    "a child ignores SIGTERM": Mistake(
         "    for percent",
         "    (trap '' TERM; sleep 1.4) >/dev/null 2>&1 &\n    for percent",
         "ends on SIGTERM",
-        "ended on SIGTERM, but a process that it had started did not within ",
+        "ended on SIGTERM, but a process that it had started did not end within ",
     ),
-    "leaves a lock when it refuses": Break(
+    "leaves a lock when it refuses": Mistake(
         '    [ "$cpu" -ge 1 ]',
         "    [ ! -e locked ] || fail failed locked 'another adjust is running'\n"
         '    [ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || : >locked\n    [ "$cpu" -ge 1 ]',
-        "can be adjusted afterwards",
-        "after an earlier adjust it does not accept its present values: ",
+        "accepts another adjust",
+        "after an earlier adjust, it does not accept its present values: ",
     ),
-    "leaves a lock": Break(
-        "restore() { exit 143; }",
-        "restore() { : >locked; exit 143; }\n[ ! -e locked ] || [ $1 != app ] || exit 1",
-        "can be adjusted afterwards",
-        "after a value out of range, a cancel and a stop it does not accept its present values: ",
+    "leaves a lock": Mistake(
+        "terminate() { exit 143; }",
+        "terminate() { : >locked; exit 143; }\n[ ! -e locked ] || [ $1 != app ] || exit 1",
+        "accepts another adjust",
+        "after a value out of range, a cancel and SIGTERM, it does not accept its present values: ",
     ),
 }
 
 
-FIRST_BREAKS = {broken.rule: name for name, broken in reversed(BREAKS.items())}
-"""The first break of each rule, which the quick suite tries."""
+FIRST_MISTAKES = {broken.rule: name for name, broken in reversed(MISTAKES.items())}
+"""The first mistake against each rule, which the quick suite tries."""
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        pytest.param(broken, id=name, marks=() if name in FIRST_BREAKS.values() else pytest.mark.full)
-        for name, broken in BREAKS.items()
+        pytest.param(broken, id=name, marks=() if name in FIRST_MISTAKES.values() else pytest.mark.full)
+        for name, broken in MISTAKES.items()
     ],
 )
-def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: Break) -> None:
+def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: Mistake) -> None:
     servo.configure(GRACE)
     assert TEMPLATE.count(broken.old) >= 1
     source = TEMPLATE.replace(broken.old, broken.new)
     servo.add_script("01web", source)
-    completed, rules = rules_of(servo, "01web")
-    assert verdicts(rules, "fail") == {broken.rule}, rules
+    completed, rules = run_driver_test(servo, "01web")
+    assert rules_with(rules, "fail") == {broken.rule}, rules
     assert rules[broken.rule]["what"].startswith(broken.what)
     # Only one of them changes a value for good.
-    assert (b"may still have" in completed.stderr) == (broken is BREAKS["another value"])
+    assert (b"may still have" in completed.stderr) == (broken is MISTAKES["another value"])
 
 
 def test_every_rule_is_broken_by_a_driver_of_the_table() -> None:
-    assert set(FIRST_BREAKS) == set(RULES)
+    assert set(FIRST_MISTAKES) == set(RULES)
 
 
 def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None:
@@ -329,9 +334,9 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
     completed = servo.run("--test-driver", "01web", "app", "--json")
     (final,) = completed.messages
     rules = {rule["rule"]: rule for rule in final["rules"]}
-    assert verdicts(rules, "fail") == {"refuses a value out of range", "can be adjusted afterwards"}
-    assert rules["can be adjusted afterwards"]["what"] == (
-        "after it accepted a value out of range its present values have no effect: --query shows web.cpu=9"
+    assert rules_with(rules, "fail") == {"refuses a value out of range", "accepts another adjust"}
+    assert rules["accepts another adjust"]["what"] == (
+        "after it accepted a value out of range, its present values have no effect: --query shows web.cpu=9"
     )
     assert completed.stderr.decode().splitlines()[-1] == (
         "warning: 01web may still have web.cpu=9 (2 before the test)"
@@ -340,15 +345,15 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
 
 def test_a_driver_without_progress_is_canceled_and_stopped_after_half_a_second(servo: ServoDirectory) -> None:
     servo.add_script("01web", TEMPLATE.replace("echo '{\"progress\":'$percent'}'", ":"))
-    _, rules = rules_of(servo, "01web")
+    _, rules = run_driver_test(servo, "01web")
     assert rules["ends on a cancel"]["what"].startswith("canceled, ")
-    assert verdicts(rules, "not-tested") == set(RULES[6:9])
+    assert rules_with(rules, "not-tested") == set(RULES[6:9])
 
 
-def test_an_adjust_that_ignores_sigterm_and_ends_in_time_tests_nothing(servo: ServoDirectory) -> None:
-    servo.add_script("01web", TEMPLATE.replace("trap restore TERM", "trap '' TERM"))
-    _, rules = rules_of(servo, "01web")
-    assert verdicts(rules, "not-tested") == {"ends on SIGTERM"}
+def test_ok_after_sigterm_counts_as_not_tested(servo: ServoDirectory) -> None:
+    servo.add_script("01web", TEMPLATE.replace("trap terminate TERM", "trap '' TERM"))
+    _, rules = run_driver_test(servo, "01web")
+    assert rules_with(rules, "not-tested") == {"ends on SIGTERM"}
     assert rules["ends on SIGTERM"]["what"].startswith("it ended by itself, with ok, ")
 
 
@@ -358,13 +363,20 @@ def test_an_adjust_that_ignores_sigterm_and_ends_in_time_tests_nothing(servo: Se
 def test_read_only_does_not_adjust(servo: ServoDirectory) -> None:
     servo.add("01web", "plain")
     with held_as_by_adjust(servo.path):
-        _, rules = rules_of(servo, "01web", "--read-only")
-    assert verdicts(rules, "pass") == set(RULES[:5])
-    assert verdicts(rules, "not-tested") == set(RULES[5:])
+        _, rules = run_driver_test(servo, "01web", "--read-only")
+    assert rules_with(rules, "pass") == set(RULES[:5])
+    assert rules_with(rules, "not-tested") == set(RULES[5:])
     assert {event.phase for event in servo.log()} == {"info", "query"}
 
 
-def test_it_takes_the_lock_of_an_adjust(servo: ServoDirectory) -> None:
+def test_without_a_description_each_rule_of_a_read_only_test_has_a_reason(servo: ServoDirectory) -> None:
+    servo.add_script("01web", '#!/bin/sh\n[ $1 = --info ] && echo \'{"version":"1"}\'\n')
+    # run_driver_test requires the reasons.
+    _, rules = run_driver_test(servo, "01web", "--read-only")
+    assert rules_with(rules, "not-tested") == set(RULES[1:3] + RULES[5:])
+
+
+def test_a_driver_test_takes_the_lock_of_an_adjust(servo: ServoDirectory) -> None:
     servo.add("01web", "plain")
     with held_as_by_adjust(servo.path):
         completed = servo.run("--test-driver", "01web", "app", "--json", env={"OPTUNE_IO_TIMEOUT": "1"})
@@ -388,27 +400,36 @@ def test_a_driver_that_cannot_be_found_is_named_with_the_reason(servo: ServoDire
         assert completed.stderr.decode() == on_stderr(f"adjust: {message}\n")
 
 
-def test_the_test_of_a_driver_that_hangs_everywhere_ends(servo: ServoDirectory) -> None:
+def test_a_driver_that_hangs_in_every_call_does_not_hang_the_test(servo: ServoDirectory) -> None:
     servo.add_script("01web", "#!/bin/sh\nexec sleep 600\n")
     completed = servo.run("--test-driver", "01web", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
     assert completed.returncode == 1
     assert completed.seconds < 15
     assert completed.stdout.decode().splitlines()[-1] == "0 passed, 2 failed, 13 not tested"
+    assert b"answer --query within 1 s, or set OPTUNE_IO_TIMEOUT to a larger value" in completed.stdout
 
 
-def test_the_test_of_a_driver_that_hangs_in_an_adjust_ends(servo: ServoDirectory) -> None:
+def test_a_driver_that_hangs_in_an_adjust_fails_that_rule(servo: ServoDirectory) -> None:
     servo.add("01web", "silent", when="adjust")
-    _, rules = rules_of(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
-    assert verdicts(rules, "fail") == {"accepts its present values"}
+    _, rules = run_driver_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
+    assert rules_with(rules, "fail") == {"accepts its present values"}
     assert "was silent for" in rules["accepts its present values"]["what"]
 
 
-def test_the_test_of_a_driver_that_never_ends_its_progress_ends(servo: ServoDirectory) -> None:
+def test_an_adjust_that_never_ends_is_stopped_after_20_limits(servo: ServoDirectory) -> None:
     servo.configure(GRACE)
     servo.add_script("01web", TEMPLATE.replace("for percent in 0 20 40 60 80 100", "percent=5; while :"))
-    _, rules = rules_of(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "0.6"})
-    assert verdicts(rules, "fail") == {"accepts its present values"}
+    _, rules = run_driver_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "0.6"})
+    assert rules_with(rules, "fail") == {"accepts its present values"}
     assert rules["accepts its present values"]["what"].startswith("did not end within 6 s")
+
+
+def test_a_driver_that_hangs_on_a_value_out_of_range_fails_that_rule(servo: ServoDirectory) -> None:
+    servo.configure(GRACE)
+    servo.add_script("01web", TEMPLATE.replace("|| fail rejected", "|| exec sleep 600 || fail rejected"))
+    _, rules = run_driver_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
+    assert rules_with(rules, "fail") == {"refuses a value out of range"}
+    assert re.match(r"web\.cpu=9: was silent for [\d.]+ s ", rules["refuses a value out of range"]["what"])
 
 
 @pytest.mark.full
@@ -423,7 +444,7 @@ def test_progress_without_end_takes_no_memory(servo: ServoDirectory) -> None:
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
-def test_a_signal_ends_it_like_any_run(servo: ServoDirectory, number: int, name: str) -> None:
+def test_a_signal_ends_a_driver_test_like_any_run(servo: ServoDirectory, number: int, name: str) -> None:
     servo.add("01web", "stubborn", when="adjust")
     servo.configure("agg: {grace: 0.5}\n")
     with servo.start("--test-driver", "01web", "app", "--json") as program:
@@ -434,7 +455,7 @@ def test_a_signal_ends_it_like_any_run(servo: ServoDirectory, number: int, name:
     assert (completed.reply["status"], completed.reply["reason"]) == ("terminated", name)
 
 
-def test_what_may_have_been_changed_is_said_when_a_signal_ends_it(servo: ServoDirectory) -> None:
+def test_a_signal_during_a_test_warns_of_values_that_may_be_left(servo: ServoDirectory) -> None:
     limits = '[ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail'
     accepting = TEMPLATE.replace(limits, "[ $cpu != 9 ] || : >accepted; : || fail")
     servo.add_script("01web", accepting)
@@ -451,7 +472,7 @@ def test_the_table_fits_the_terminal(width: int | None) -> None:
     found = Verdicts()
     found.record_pass(RULES[0], "version 1.0")
     found.record_failure(RULES[1], "something is wrong with it, " * 9, "do this and then that " * 9)
-    found.skip(RULES[2:], "it does not describe its settings")
+    found.record_not_tested(RULES[2:], "it does not describe its settings")
     lines = report_text(found, width).splitlines()
     assert lines[-1] == "1 passed, 1 failed, 13 not tested"
     assert width is None or max(map(len, lines)) <= max(width, 42)
@@ -472,7 +493,7 @@ def assert_passes(path: Path, name: str, **variables: str) -> dict[str, Object]:
         check=False,
     )
     rules = {rule["rule"]: rule for rule in json.loads(completed.stdout)["rules"]}
-    assert verdicts(rules, "fail") == set(), completed
+    assert rules_with(rules, "fail") == set(), completed
     assert completed.returncode == 0
     return rules
 
@@ -483,7 +504,7 @@ def test_the_examples_pass(tmp_path: Path, name: str) -> None:
     shutil.copy(REPOSITORY / "config.yaml", tmp_path)
     (tmp_path / "adjust").symlink_to(REPOSITORY / "adjust")
     rules = assert_passes(tmp_path, name)
-    assert {RULES[index] for index in range(8)} <= verdicts(rules, "pass")
+    assert {RULES[index] for index in range(8)} <= rules_with(rules, "pass")
 
 
 def drivers_of(session: Session) -> list[str]:
@@ -517,8 +538,8 @@ def test_the_drivers_of_the_page_pass(servo: ServoDirectory, session: Session) -
             for driver in sorted(path for path in servo.drivers.iterdir() if path.is_file()):
                 source = driver.read_text(encoding="utf-8")
                 rules = assert_passes(servo.path, driver.name, LAMP_SECONDS="0.3")
-                assert set(RULES[:6]) <= verdicts(rules, "pass")
-                assert "SIGUSR1" not in source or verdicts(rules, "pass") == set(RULES), rules
+                assert set(RULES[:6]) <= rules_with(rules, "pass")
+                assert "SIGUSR1" not in source or rules_with(rules, "pass") == set(RULES), rules
                 tests += 1
     assert tests >= 1
 
@@ -530,7 +551,7 @@ SH_LAMP = next(
     if step.command.startswith("cat >adjust.d/10lamp")
 )
 
-NEWCOMER = {
+NEWCOMER_MISTAKES = {
     "an interpreter that does not exist": ("#!/bin/sh", "#!/bin/shell", "answers --info"),
     "lines that end in CR LF": ("\n", "\r\n", "answers --info"),
     "a line for debugging": (
@@ -544,12 +565,12 @@ NEWCOMER = {
 }
 
 
-@pytest.mark.parametrize(("old", "new", "rule"), NEWCOMER.values(), ids=NEWCOMER.keys())
+@pytest.mark.parametrize(("old", "new", "rule"), NEWCOMER_MISTAKES.values(), ids=NEWCOMER_MISTAKES.keys())
 def test_the_mistakes_of_a_newcomer_are_found(servo: ServoDirectory, old: str, new: str, rule: str) -> None:
     assert old in SH_LAMP
     servo.add_script("10lamp", SH_LAMP.replace(old, new))
-    _, rules = rules_of(servo, "10lamp")
-    assert verdicts(rules, "fail") == {rule}, rules
+    _, rules = run_driver_test(servo, "10lamp")
+    assert rules_with(rules, "fail") == {rule}, rules
 
 
 # The same findings in a check.
@@ -575,7 +596,7 @@ def test_a_check_reports_each_finding_in_a_description(servo: ServoDirectory) ->
     assert "remedy: set `min` to the lower end of the range" in text
 
 
-def test_a_query_passes_nonsense_on_as_it_is(servo: ServoDirectory) -> None:
+def test_a_query_passes_wrong_descriptions_on_unchanged(servo: ServoDirectory) -> None:
     servo.add("01web", "plain", settings='"cpu":{"type":"rnge","min":"9","value":[]}')
     completed = servo.run("--query", "app")
     assert completed.returncode == 0

@@ -93,14 +93,14 @@ def check(servo: ServoDirectory, path: str) -> None:
 
 
 @pytest.mark.parametrize("lamp", LAMPS, ids=str)
-def test_a_driver_of_the_page_for_authors_answers_what_the_schemas_say(
+def test_the_output_of_a_driver_in_writing_drivers_md_matches_the_schemas(
     servo: ServoDirectory, lamp: Block
 ) -> None:
     servo.add_script("10lamp", lamp.text)
     check(servo, lamp.path)
 
 
-def test_a_driver_that_runs_another_one_answers_what_the_schemas_say(servo: ServoDirectory) -> None:
+def test_the_output_of_a_driver_that_runs_another_one_matches_the_schemas(servo: ServoDirectory) -> None:
     outer = next(block for block in DRIVERS if block.path == "adjust.d/20outer")
     servo.add_script("10lamp", LAMPS[-1].text)
     servo.add_script(outer.path.rpartition("/")[2], outer.text)

@@ -610,7 +610,7 @@ def test_failures_without_a_final_object_are_logged_with_a_reason(servo: ServoDi
 @pytest.mark.parametrize(
     "words", [["--query", "app"], ["--info"], ["--plan", "app", "--set", "a.cpu=4"]], ids=str
 )
-def test_a_success_that_stdout_does_not_take_is_logged_as_that(
+def test_an_answer_that_cannot_be_written_is_logged_as_terminated(
     servo: ServoDirectory, words: list[str]
 ) -> None:
     servo.configure("agg: {log: run.log}")
@@ -734,7 +734,7 @@ APPENDED = """
 """Another run is appending a line, which becomes visible in parts."""
 
 
-def test_a_line_that_another_run_is_appending_is_not_taken_for_a_truncated_one(servo: ServoDirectory) -> None:
+def test_a_line_that_another_run_is_appending_does_not_count_as_truncated(servo: ServoDirectory) -> None:
     servo.configure("agg: {log: run.log}")
     servo.add("01a", "plain", component="web")
     (servo.path / "run.log").write_bytes(b'{"phase":"oth')

@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 
-from servo_agg.commands.conformance_judgment import Adjust, is_equal, is_short, judge_progress
+from servo_agg.commands.conformance_judgment import (
+    ObservedAdjust,
+    is_equal,
+    judge_progress,
+    may_have_been_ending,
+)
 from servo_agg.commands.conformance_rules import TIMING, Verdicts
 from servo_agg.protocol.messages import Progress
 
 
-def adjust(seconds: float, signaled_after: float | None = None) -> Adjust:
-    found = Adjust(100.0)
+def adjust(seconds: float, signaled_after: float | None = None) -> ObservedAdjust:
+    found = ObservedAdjust(100.0)
     found.ended_at += seconds
     found.signaled_at = None if signaled_after is None else found.began_at + signaled_after
     return found
@@ -25,7 +30,7 @@ def adjust(seconds: float, signaled_after: float | None = None) -> Adjust:
 def test_an_adjust_near_its_end_may_not_react_to_a_signal(
     normal: float, signaled_after: float, short: bool
 ) -> None:
-    assert is_short(adjust(normal), adjust(normal, signaled_after)) == short
+    assert may_have_been_ending(adjust(normal), adjust(normal, signaled_after)) == short
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def test_an_adjust_near_its_end_may_not_react_to_a_signal(
     ],
     ids=repr,
 )
-def test_values_are_compared_but_for_rounding(value: Any, other: Any, equal: bool) -> None:
+def test_values_that_differ_only_by_rounding_are_equal(value: Any, other: Any, equal: bool) -> None:
     assert is_equal(value, other) == equal
 
 
@@ -57,10 +62,12 @@ def test_values_are_compared_but_for_rounding(value: Any, other: Any, equal: boo
         ([], "not-tested"),
     ],
 )
-def test_progress_that_comes_at_the_end_is_late(moments: list[tuple[float, int]], verdict: str) -> None:
+def test_output_only_at_the_end_breaks_the_timing_rule(
+    moments: list[tuple[float, int]], verdict: str
+) -> None:
     found = adjust(2.0)
     for after, percent in moments:
         found.add(Progress.from_body({"progress": percent}), found.began_at + after)
     verdicts = Verdicts()
     judge_progress(verdicts, found)
-    assert {one.kind for one in verdicts if one.rule == TIMING} == {verdict}
+    assert {one.verdict for one in verdicts if one.rule == TIMING} == {verdict}

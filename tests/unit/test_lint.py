@@ -50,10 +50,10 @@ def test_a_sensible_setting_has_no_finding(setting: Object) -> None:
 
 
 NONSENSE: dict[str, tuple[Any, str, str]] = {
-    "a number": (4, "is 4", "describe it by an object"),
-    "null": (None, "is null", "describe it by an object"),
-    "a list": ([4], "is a list", "describe it by an object"),
-    "no value": (without(RANGE, "value"), "has no `value`", "add its current value"),
+    "a number": (4, "is 4", "describe it as an object"),
+    "null": (None, "is null", "describe it as an object"),
+    "a list": ([4], "is a list", "describe it as an object"),
+    "no value": (without(RANGE, "value"), "has no `value`", "add its present value"),
     "unknown type": ({**RANGE, "type": "rnge"}, '`type` is the string "rnge"', "set it to `range`"),
     "type null": ({**RANGE, "type": None}, "`type` is null", "set it to `range`"),
     "type list": ({**RANGE, "type": ["range"]}, "`type` is a list", "set it to `range`"),
@@ -83,12 +83,12 @@ NONSENSE: dict[str, tuple[Any, str, str]] = {
     "value not listed": (
         {**ENUM, "value": "t2"},
         '`value` "t2" is not among its `values`',
-        "add the current value to the list",
+        "add the present value to the list",
     ),
     "true is not 1": (
         {"values": [0, 1], "value": True},
         "`value` true is not among its `values`",
-        "add the current value to the list",
+        "add the present value to the list",
     ),
     "no values": (without(ENUM, "values"), "is an enum without `values`", "add `values`"),
     "values empty": ({**ENUM, "values": []}, "`values` is empty", "list all its values"),
@@ -139,7 +139,7 @@ def test_a_setting_may_have_several_findings() -> None:
         (
             {"components": {"web": {"cpu": RANGE}}},
             "web: has the setting cpu outside of `settings`",
-            "put it there",
+            "move it into",
         ),
     ],
     ids=["component", "setting", "level missing"],

@@ -1,4 +1,4 @@
-"""The schemas of docs/schemas: valid, with examples, no less and no more strict than SPEC.md."""
+"""The schemas of docs/schemas: valid, with examples, exactly as strict as SPEC.md."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ MATCHING: dict[str, list[Any]] = {
     "agg-final": [
         {"status": "ok", "reason": "success", "drivers": {"01web": DONE}, "state": []},
         {**FAILURE, "drivers": {"01web": {"status": "answered", "seconds": 0}}, "state": 1},
-        # A driver may name its failure so.
+        # A driver may report a failure with the status `skipped`.
         {**FAILURE, "drivers": {"01web": {**DONE, "status": "skipped", "message": "x"}}},
     ],
     "agg-check": [{**CHECK, "application": None, "drivers": []}],
@@ -350,12 +350,12 @@ def pairs(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "instance"), pairs(MATCHING))
-def test_matches(name: str, instance: object) -> None:
+def test_an_allowed_value_matches_its_schema(name: str, instance: object) -> None:
     assert mismatch(name, instance) is None
 
 
 @pytest.mark.parametrize(("name", "instance"), pairs(NOT_MATCHING))
-def test_does_not_match(name: str, instance: object) -> None:
+def test_a_wrong_value_does_not_match_its_schema(name: str, instance: object) -> None:
     assert mismatch(name, instance) is not None
 
 
@@ -445,7 +445,7 @@ BEYOND_A_SCHEMA = {
 }
 
 
-def verdicts(text: str) -> tuple[bool, bool]:
+def accepted_by(text: str) -> tuple[bool, bool]:
     """Return whether servo-agg and whether the schema accept the section."""
     content = f"k8s: {{namespace: web}}\nagg: {text}\n"
     try:
@@ -459,20 +459,20 @@ def verdicts(text: str) -> tuple[bool, bool]:
 
 @pytest.mark.parametrize("text", GOOD_SECTIONS)
 def test_a_good_section_is_accepted_by_servo_agg_and_by_the_schema(text: str) -> None:
-    assert verdicts(text) == (True, True)
+    assert accepted_by(text) == (True, True)
 
 
 @pytest.mark.parametrize("text", BAD_SECTIONS)
 def test_a_bad_section_is_refused_by_servo_agg_and_by_the_schema(text: str) -> None:
-    assert verdicts(text) == (False, False)
+    assert accepted_by(text) == (False, False)
 
 
 @pytest.mark.parametrize("text", BEYOND_A_SCHEMA)
 def test_only_servo_agg_refuses_what_a_schema_cannot_say(text: str) -> None:
-    assert verdicts(text) == (False, True)
+    assert accepted_by(text) == (False, True)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "text\n", "agg: {}\nk8s: [1]\n'1': {agg: 3}\n"])
-def test_the_rest_of_the_file_is_free(text: str) -> None:
+def test_other_sections_are_not_judged(text: str) -> None:
     assert parse_section(text, None) == {}
     assert mismatch("config-agg", yaml.safe_load(text)) is None
