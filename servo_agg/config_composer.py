@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MAX_DEPTH = 200
 """Levels of nesting, more than `blank_deep_nesting` leaves in a text."""
 
+_MAX_RESOLVED = 300
+"""Characters of a scalar that decide on its type. PyYAML's regular expressions take time and memory for each
+character, and no text that begins with so many digits is a path or the name of a driver."""
+
 _MERGE = "tag:yaml.org,2002:merge"
 _MAPPING = "tag:yaml.org,2002:map"
 
@@ -71,21 +75,21 @@ class _Composer:
         while True:
             event = self._loader.get_event()
             # Not isinstance, which is slower: this runs for each event of a large file.
-            json_type = event.__class__
-            if json_type is yaml.ScalarEvent:
+            event_type = event.__class__
+            if event_type is yaml.ScalarEvent:
                 if event.anchor is not None or self._is_needed(event.value):
                     self._add(self._scalar(event))
                 elif len(self._open) == 1:
                     self._add(None)
-            elif json_type is yaml.AliasEvent:
+            elif event_type is yaml.AliasEvent:
                 self._add(self._resolve_alias(event))
-            elif json_type in _STARTS:
+            elif event_type in _STARTS:
                 node = self._begin(event)
                 if len(self._open) == 1 and isinstance(node, yaml.MappingNode):
                     top = node
-            elif json_type in _ENDS:
+            elif event_type in _ENDS:
                 self._end(event.end_mark)
-            elif json_type is yaml.DocumentEndEvent:
+            elif event_type is yaml.DocumentEndEvent:
                 return top
 
     def _is_needed(self, key: str | None = None) -> bool:
@@ -105,7 +109,7 @@ class _Composer:
             self._open[-1].value.append(node)
 
     def _scalar(self, event: Any) -> yaml.ScalarNode:
-        tag = self._tag(event, yaml.ScalarNode, event.value)
+        tag = self._tag(event, yaml.ScalarNode, event.value[:_MAX_RESOLVED])
         node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
@@ -117,9 +121,9 @@ class _Composer:
             node = yaml.ScalarNode(UNDEFINED, f"*{alias.anchor}", alias.start_mark, alias.end_mark)
         return node
 
-    def _tag(self, event: Any, json_type: type[yaml.Node], value: str | None) -> str:
+    def _tag(self, event: Any, node_type: type[yaml.Node], value: str | None) -> str:
         if event.tag is None or event.tag == "!":
-            return str(self._loader.resolve(json_type, value, event.implicit))
+            return str(self._loader.resolve(node_type, value, event.implicit))
         return str(event.tag)
 
     def _begin(self, event: Any) -> yaml.CollectionNode | None:
@@ -129,8 +133,8 @@ class _Composer:
         mapping = event.__class__ is yaml.MappingStartEvent
         node = None
         if event.anchor is not None or self._is_needed() or (mapping and not self._open):
-            json_type = yaml.MappingNode if mapping else yaml.SequenceNode
-            node = json_type(self._tag(event, json_type, None), [], event.start_mark, event.end_mark)
+            node_type = yaml.MappingNode if mapping else yaml.SequenceNode
+            node = node_type(self._tag(event, node_type, None), [], event.start_mark, event.end_mark)
             if event.anchor is not None:
                 self._anchors[event.anchor] = node
         self._add(node)
