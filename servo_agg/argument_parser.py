@@ -36,11 +36,11 @@ Runs every executable file in ./adjust.d as a driver, and merges the answers.
   --plan APP            print what an adjust would change, and change nothing
   --test-driver NAME APP  test a driver: adjust it, and say what is wrong
 
-  --set SETTING=VALUE   adjust or plan this instead of stdin; repeatable
-  --only PATTERN        ask only these drivers (not in an adjust); repeatable
-  --read-only           with --test-driver: do not adjust it
-  --json                print JSON: --check, --plan, --test-driver, --timings
-  --timings             print at the end, on stderr, how long each driver took
+  --set COMPONENT.SETTING=VALUE  use this value, not stdin; repeatable
+  --only PATTERN        select drivers (query, info, check, plan); repeatable
+  --read-only           with --test-driver: do not adjust the driver
+  --json                print JSON (--check, --plan, --test-driver, --timings)
+  --timings             print how long each driver took, on stderr at the end
   -v, --verbose         print each step and the drivers' stderr on stderr
   -h, --help            print this text
 
@@ -209,8 +209,8 @@ def _check_combination(arguments: Arguments) -> None:
         raise UsageError("--read-only is allowed only with --test-driver")
     if arguments.json and operation not in ("check", "plan", "test-driver") and not arguments.timings:
         raise UsageError(
-            "--json is allowed only with --check, --plan, --test-driver or --timings; other answers are JSON"
-            " anyway"
+            "--json is allowed only with --check, --plan, --test-driver or --timings; --query, --info and an"
+            " adjust print JSON without it"
         )
 
 

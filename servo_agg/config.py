@@ -201,8 +201,11 @@ def _list_adjust_d(directory: str) -> Listing:
             raise BadEnvironment(f"cannot read {path}: {cause}") from None
         raise MissingAdjustD(f"cannot read {path}: {os.strerror(error.errno or 0)}") from None
     if not os.access("adjust.d", os.X_OK):
+        from shlex import quote  # noqa: PLC0415 - needed only for this error
+
         raise MissingAdjustD(
-            f"cannot run the files of {path}, which may be read but not entered; run: chmod +x {path}"
+            f"cannot run the files in {path}: this user has no execute permission on the directory; run:"
+            f" chmod +x {quote(path)}"
         )
     listing.sort()
     return listing

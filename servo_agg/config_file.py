@@ -38,15 +38,16 @@ def read_section(errors: list[UserError] | None = None) -> dict[str, Any]:
         return {}
     if len(content) > _MAX_PARSED:
         raise BadConfiguration(
-            f"{FILE} contains the word {SECTION}, so it may have that section, but is longer than"
-            f" {_MAX_PARSED >> 20} MiB; move what is not configuration to another file"
+            f"{FILE} may have a section {SECTION} (it contains the word {SECTION}), but it is longer than"
+            f" {_MAX_PARSED >> 20} MiB, the limit for a file with this section; move what is not"
+            " configuration to another file"
         )
     try:
         import yaml  # noqa: F401, PLC0415 - it takes 14 ms, which is spent only for a section `agg`
     except ImportError:
         raise BadEnvironment(
-            f"{FILE} contains the word {SECTION}, so it may have that section, but PyYAML is missing; install"
-            f" PyYAML: {install_command()} PyYAML"
+            f"{FILE} may have a section {SECTION} (it contains the word {SECTION}), but PyYAML, which is"
+            f" needed to read it, is missing; install PyYAML: {install_command()} PyYAML"
         ) from None
     try:
         text = content.decode().removeprefix("\ufeff")
@@ -77,7 +78,9 @@ def _read_file() -> bytes:
         # UTF-16, as editors on Windows write it.
         content = content.decode("utf-16", "replace").encode()
     if len(content) > _MAX_READ:
-        raise BadConfiguration(f"{FILE} is longer than {_MAX_READ >> 20} MiB")
+        raise BadConfiguration(
+            f"{FILE} is longer than {_MAX_READ >> 20} MiB; move what is not configuration to another file"
+        )
     return content
 
 

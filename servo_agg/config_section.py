@@ -73,7 +73,9 @@ def _parse(text: str, shown: str, errors: list[UserError] | None) -> dict[str, A
     except NotMappingError as error:
         if error.merged.tag == UNDEFINED:
             raise _undefined_error(error.merged) from None
-        raise BadConfiguration(f"{_place(error.key)}: << must be given mappings") from None
+        raise BadConfiguration(
+            f"{_place(error.key)}: << merges only mappings; give it a mapping, such as *NAME"
+        ) from None
     finally:
         loader.dispose()
 
@@ -188,8 +190,8 @@ class _Section:
             reversed_ = _reversed_range(pattern)
             if reversed_:
                 raise BadConfiguration(
-                    f"{_place(node)}: in a pattern of {SECTION}.{name} the range {reversed_!r} is reversed:"
-                    f" {_shortened(pattern)!r}"
+                    f"{_place(node)}: in a pattern of {SECTION}.{name} the range {reversed_!r} is reversed;"
+                    f" write {reversed_[::-1]!r}: {_shortened(pattern)!r}"
                 )
         return value
 
@@ -245,7 +247,8 @@ def _reversed_range(pattern: str) -> str:
 def _undefined_error(alias: yaml.Node) -> BadConfiguration:
     line, column = alias.start_mark.line + 1, alias.start_mark.column + 1
     return BadConfiguration(
-        f"{FILE}, line {line}, column {column}: no anchor above has the name of this alias"
+        f"{FILE}, line {line}, column {column}: this alias (*NAME) has no anchor (&NAME) above it; define the"
+        " anchor, or remove the alias"
     )
 
 
@@ -263,6 +266,8 @@ def _syntax_error(error: Exception, text: str) -> BadConfiguration:
         for mark in (getattr(error, "problem_mark", None), getattr(error, "context_mark", None))
     )
     if isinstance(error, TooDeepError) and place is not None:
-        return BadConfiguration(f"{FILE}, line {place[0] + 1}: nested more than {MAX_DEPTH} levels deep")
+        return BadConfiguration(
+            f"{FILE}, line {place[0] + 1}: nested more than {MAX_DEPTH} levels deep; reduce the nesting"
+        )
     # Only the error about control characters has no position.
     return BadConfiguration(explain_syntax_error(text, place or outer, outer))

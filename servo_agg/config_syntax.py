@@ -83,7 +83,7 @@ def _cause(stop: _Stop) -> tuple[int, str]:
         if stop.opening == '"' and stop.character and "\\" in (stop.character, stop.before[-1:]):
             return stop.number, "has an unknown escape sequence in double quotes; use single quotes"
         if not _is_closed(stop.lines, stop.outer):
-            return stop.outer[0], f"has a {stop.opening} that is not closed"
+            return stop.outer[0], f"has a {stop.opening} that is not closed; {_CLOSE}"
     cause = _unquoted_value(stop) or _text_after_value(stop)
     if not cause and not stop.lines[stop.outer[0]][: stop.outer[1]].strip():
         # The part begins its line.
@@ -91,7 +91,7 @@ def _cause(stop: _Stop) -> tuple[int, str]:
         if missing and stop.outer[0] < stop.number:
             return stop.outer[0], missing
         if not stop.before.strip() and stop.character and stop.column not in _indentations(stop):
-            cause = "is indented differently from the lines above it"
+            cause = f"is indented differently from the lines above it; {_INDENT_EQUALLY}"
     return stop.number, cause
 
 
@@ -133,7 +133,7 @@ def _unexpected_colon(stop: _Stop) -> tuple[int, str]:
         return last, missing
     deeper = _indentation(lines[number]) > _indentation(lines[last])
     if deeper and _VALUE.search(lines[last]):
-        return number, f"is indented more than line {last + 1}, which has a value"
+        return number, f"is indented more than line {last + 1}, which already has a value; {_REMOVE_VALUE}"
     return number, ""
 
 
@@ -197,6 +197,10 @@ def _is_in_section(lines: Sequence[str], number: int) -> bool:
 def _quoted(line: str) -> str:
     return repr(line.rstrip()[:_SHOWN])
 
+
+_CLOSE = "close it, or put the value in quotes"
+_INDENT_EQUALLY = "indent all entries of a mapping or list equally"
+_REMOVE_VALUE = "indent both lines equally, or remove that value"
 
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _CONTROL_CHARACTER = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -57,8 +57,8 @@ STDIN_LIMIT = 1 << 30
 """Bytes after which stdin counts as endless and is not read any further (SPEC 5.16)."""
 
 _HINT = (
-    'adjust: waiting for settings on stdin, {"application":{"components":{COMPONENT:{"settings":{SETTING:'
-    '{"value":VALUE}}}}}}, and its end (Ctrl-D); or give them by --set COMPONENT.SETTING=VALUE'
+    'adjust: waiting for settings on stdin: {"application":{"components":{COMPONENT:{"settings":{SETTING:'
+    '{"value":VALUE}}}}}}; press Ctrl-D to end the input, or use --set COMPONENT.SETTING=VALUE instead'
 )
 
 
@@ -368,7 +368,7 @@ class Coordinator:
                     blocks.append(block)
                 else:
                     blocks.clear()
-                    problem = "the input is longer than 16 MiB"
+                    problem = "the input is longer than 16 MiB; check what writes to stdin"
         except OSError as error:
             problem = f"cannot read stdin: {os.strerror(error.errno or 0)}"
         self.queue.put(StdinRead(b"".join(blocks), problem))

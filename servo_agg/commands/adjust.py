@@ -89,7 +89,7 @@ def require_watchdog(context: Context) -> None:
     if not context.watchdog_alive():
         raise BadEnvironment(
             "the watchdog process, which would stop the drivers if servo-agg were killed, has exited; nothing"
-            " was changed; find out what kills processes here (out of memory?)"
+            " was changed; find out what killed it, for example with dmesg (out of memory?)"
         )
 
 
@@ -178,9 +178,12 @@ def take_lock(context: Context) -> None:
             has_lock_file |= is_lock_file(descriptor)
         elif has_lock_file:
             # Any user who may read the directory can hold this lock: it must not prevent an adjust.
+            from shlex import quote  # noqa: PLC0415 - needed only for this warning
+
             context.warn(
-                f"warning: {directory} is locked by a process that does not hold {LOCK_FILE} there; waited"
-                f" {wait:g} s for it and continued"
+                f"warning: another process holds a lock on {directory}, but not on {LOCK_FILE} there; waited"
+                f" {wait:g} s and continued without this lock; to find the process: fuser -v"
+                f" {quote(directory)}"
             )
         else:
             pid = holder(descriptor)

@@ -146,13 +146,13 @@ def _environment_problems(config: Config) -> list[Problem]:
         return []
     near = close_matches(value, STDERR_WORDS)
     what = (
-        f"the environment variable {VERBOSE_STDERR} must be {join_names(STDERR_WORDS, 'or')}, got"
-        f" {quoted_value(value)}; it counts as none, so no message shows the stderr of a failed driver"
+        f"the environment variable {VERBOSE_STDERR} must be {join_names(STDERR_WORDS, 'or')} (any other word"
+        ' is treated as "none": messages do not show the stderr of a failed driver), got'
+        f" {quoted_value(value)}"
     )
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return [
-        Problem((), "", what, f"set {VERBOSE_STDERR} to one of these, or unset it, which means all{hint}")
-    ]
+    remedy = f'set {VERBOSE_STDERR} to one of these words{hint}, or unset it to get the default, "all"'
+    return [Problem((), "", what, remedy)]
 
 
 def _directory_problems(context: Context) -> list[Problem]:
@@ -183,8 +183,8 @@ def _listing_problems(context: Context) -> list[Problem]:
     data = [name for name in config.drivers if _is_data(f"adjust.d/{name}")]
     if data and not config.listing.not_executable:
         what = (
-            "every file in adjust.d is executable, as on a volume where all have one mode, so files"
-            f" without a #! line are run as drivers: {join_names(data)}"
+            "every file in adjust.d is executable (the volume may force one mode on all files), so these"
+            f" files without a #! line are run as drivers: {join_names(data)}"
         )
         remedy = (
             "add a #! line where it is missing; move what is not a driver out of adjust.d, or give it a name"
@@ -246,12 +246,15 @@ def _remarks(context: Context, application: str | None, *, drivers_fail: bool) -
     remarks = []
     if drivers_fail:
         command = f"export PYTHONPATH={quote(config.environment['PYTHONPATH'])}"
-        text = f"to run a driver by hand, first set the path of its modules: {command}"
+        text = f"to run a driver by hand, first set its module path: {command}"
         remarks.append(Remark(text, command))
     data = [name for name in config.listing.not_executable if not _is_script(f"adjust.d/{name}")]
     if config.drivers and data:
         command = "chmod +x adjust.d/NAME"
-        text = f"ignored (not executable): {join_names(data)}; to make one a driver: {command}"
+        text = (
+            f"ignored (not executable): {join_names(data)}; to make a script a driver, add a #! line and run:"
+            f" {command}"
+        )
         remarks.append(Remark(text, command))
     if config.listing.leftovers:
         names = join_names(config.listing.leftovers)

@@ -66,7 +66,8 @@ class DriverCheck:
         for call in calls:
             outcome = outcomes.get(call.name)
             if outcome is None:
-                self._add(phase, call.name, "not asked", "was not asked", "fix the others first")
+                what = "was not asked, because a process of another driver could not be killed"
+                self._add(phase, call.name, "not asked", what, "correct the problem of that driver first")
             elif not (outcome.ok or context.loop.cause):
                 outcomes[call.name] = self._ask_again(phase, call, outcome, answering, validate)
         for name, outcome in outcomes.items():
@@ -82,7 +83,7 @@ class DriverCheck:
             if entry.get("message"):
                 what = f"its inner driver {path}{driver} fails: {to_text(entry['message'])}"
                 remedy = "run ./adjust --check in the inner servo directory"
-                self._add("info", name, "driver inside", what, remedy)
+                self._add("info", name, "inner driver", what, remedy)
             self._add_inner_problems(name, entry, f"{path}{driver}: ")
 
     def _ask_again(
@@ -111,7 +112,7 @@ class DriverCheck:
             )
             self._add(phase, call.name, "alone only", what, _SERIAL_REMEDY)
         else:
-            what = f"failed the first time it was asked, but not the second: {outcome.message}"
+            what = f"failed the first time it was asked, but answered the second time: {outcome.message}"
             command = _command(call)
             self._add(phase, call.name, "unsteady", what, f"run it by hand several times: {command}", command)
         return again[0]
@@ -153,8 +154,9 @@ class DriverCheck:
 
 
 _SERIAL_REMEDY = (
-    'have the drivers asked one at a time: set serial: ["*"] in section agg of config.yaml, or list only the'
-    " drivers that conflict; if it is only slower when others run, raise OPTUNE_IO_TIMEOUT"
+    'ask the drivers one at a time: set serial: ["*"] in section agg of config.yaml, or list only the drivers'
+    " that disturb one another; if this driver is only slower while others run, raise OPTUNE_IO_TIMEOUT"
+    " instead"
 )
 
 

@@ -128,7 +128,7 @@ class _Search:
                 continue
             shown, holds = self._shown(path), self._shown(directory.holds)
             if sticky:
-                action = f"add modules next to {holds}, which it would import"
+                action = f"add Python modules next to {holds}, and {holds} would import them"
                 remedy = f"move {holds} to a directory that only its owner may write to"
                 commands = []
             else:

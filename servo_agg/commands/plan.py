@@ -157,7 +157,7 @@ def _lines(drivers: Sequence[Object], skipped: Sequence[str], width: int | None)
         lines += wrap("nothing to adjust: no driver would be run", width, "", "    ")
     if skipped:
         names = ", ".join(map(escape_unprintable, skipped))
-        lines += wrap(f"not run (the input has no setting for them): {names}", width, "", "    ")
+        lines += wrap(f"drivers not run (the input has no setting for them): {names}", width, "", "    ")
     return lines
 
 

@@ -149,7 +149,7 @@ def _why_no_driver(config: Config) -> str:
         cause = "the file system is mounted noexec" if noexec else "to make a file a driver: chmod +x FILE"
         parts.append(f"{_files(not_executable)} ignored, not executable; {cause}")
     if named:
-        parts.append(f"{_files(named)} ignored because of the name")
+        parts.append(f"{_files(named)} ignored because of {'its name' if named == 1 else 'their names'}")
     return "; ".join(parts) or "adjust.d is empty"
 
 

@@ -242,10 +242,13 @@ def _start_failure(path: str, error: OSError | MemoryError) -> str:
     if number in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
         if os.path.exists(path) and not os.path.isfile(path):
             # To open it might take forever: it may be a pipe.
-            return "it is no longer a regular file, as it was when adjust.d was listed"
+            return "it is not a regular file any more: it was replaced after adjust.d was listed"
         return _first_line_fault(path, number)
     if number == errno.ELOOP and os.path.exists(path):
-        return "its interpreter leads through too many scripts; name a program in its #! line"
+        return (
+            "its interpreter is a script, whose interpreter is a script, and so on, too many times; name a"
+            " binary in its #! line"
+        )
     return resource_error(error) or _CAUSES.get(number) or os.strerror(number)
 
 

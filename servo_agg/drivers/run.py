@@ -311,7 +311,11 @@ class DriverRun:
         elif step == "give-up":
             names = tree.names(snapshot)
             names = names if self.exited else [self.call.name, *names]
-            self._fail("unkillable", f"could not be killed: {', '.join(names)} still alive after SIGKILL")
+            self._fail(
+                "unkillable",
+                f"could not be killed: {', '.join(names)} still alive after SIGKILL; to find out why:"
+                " ps -o pid,user,stat,wchan,args -p PID",
+            )
             self._transition("gave-up")
         return None
 

@@ -176,8 +176,8 @@ def _longest_described(assignment: str, paths_by_name: Mapping[str, object]) -> 
 
 def _single_path(assignment: str, paths: list[SettingPath]) -> SettingPath:
     if len(paths) > 1:
-        words = " and ".join(f"{setting!r} of {_component_text(component)}" for component, setting in paths)
-        raise BadInput(f"--set {assignment} may mean {words}; give it on stdin instead")
+        words = ", or ".join(f"{setting!r} of {_component_text(component)}" for component, setting in paths)
+        raise BadInput(f"--set {assignment} is ambiguous: {words}; give the setting on stdin instead")
     return paths[0]
 
 

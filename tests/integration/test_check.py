@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from tests.support.servo import Completed, ServoDirectory
 
 ALONE = (
-    'have the drivers asked one at a time: set serial: ["*"] in section agg of config.yaml, or list only the'
-    " drivers that conflict; if it is only slower when others run, raise OPTUNE_IO_TIMEOUT"
+    'ask the drivers one at a time: set serial: ["*"] in section agg of config.yaml, or list only the drivers'
+    " that disturb one another; if this driver is only slower while others run, raise OPTUNE_IO_TIMEOUT"
+    " instead"
 )
 
 LOCKED = """\
@@ -185,8 +186,9 @@ MISTAKES = {
     ),
     "unknown word": Mistake(
         nothing,
-        (f"{VARIABLE} OPTUNE_VERBOSE_STDERR must be all, minimal or none, got 'All'; it counts",),
-        "set OPTUNE_VERBOSE_STDERR to one of these, or unset it, which means all (did you mean all?)",
+        (f"{VARIABLE} OPTUNE_VERBOSE_STDERR must be all, minimal or none (any other word is treated",),
+        "set OPTUNE_VERBOSE_STDERR to one of these words (did you mean all?), or unset it to get the default,"
+        ' "all"',
         env={"OPTUNE_VERBOSE_STDERR": "All"},
     ),
     "patterns without a driver": Mistake(
@@ -206,7 +208,7 @@ MISTAKES = {
         make_all_executable,
         (
             "on --info: cannot be started: it has no #! line",
-            "every file in adjust.d is executable, as on a volume where all have one mode, so",
+            "every file in adjust.d is executable (the volume may force one mode on all files), so",
         ),
         None,
         ("Makefile",),
@@ -322,8 +324,8 @@ def test_the_text_shows_all_drivers_problems_and_remarks(servo: ServoDirectory) 
         problem 3: only one driver may describe a setting, but 5good and 6same describe c5.cpu and c5.inst_type
             remedy: rename the component in all but one of them, or remove the setting from their descriptions
 
-        remark: to run a driver by hand, first set the path of its modules: export PYTHONPATH=PATHS
-        remark: ignored (not executable): README.md and library.py; to make one a driver: chmod +x adjust.d/NAME
+        remark: to run a driver by hand, first set its module path: export PYTHONPATH=PATHS
+        remark: ignored (not executable): README.md and library.py; to make a script a driver, add a #! line and run: chmod +x adjust.d/NAME
         3 problems found; 4 of 8 drivers ok
         """  # noqa: E501 - what is printed is as long as that
     )
@@ -418,7 +420,7 @@ def test_a_driver_that_fails_once_is_unsteady(servo: ServoDirectory, operation: 
     final = checked(servo)
     (problem,) = final["problems"]
     assert problem["what"].startswith(
-        f"failed the first time it was asked, but not the second: on --{operation}: exited"
+        f"failed the first time it was asked, but answered the second time: on --{operation}: exited"
     )
     assert problem["remedy"] == f"run it by hand several times: adjust.d/01a --{operation} app"
     assert [row["verdict"] for row in final["drivers"]] == ["unsteady", "ok"]
@@ -534,7 +536,7 @@ def test_a_missing_pyyaml_is_a_problem_with_the_command_that_installs_it(servo: 
     servo.add("01a", "plain")
     servo.configure("agg: {grace: 5}")
     (problem,) = checked(servo, env=without_modules(servo, "yaml"))["problems"]
-    assert problem["what"].endswith("but PyYAML is missing")
+    assert problem["what"].endswith(", but PyYAML, which is needed to read it, is missing")
     assert re.fullmatch(
         r"install PyYAML: .+ -m pip install PyYAML; every operation fails until then", problem["remedy"]
     )

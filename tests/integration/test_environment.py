@@ -483,7 +483,7 @@ def replace(make: Callable[[Path], object]) -> Make:
 PLACES: dict[str, tuple[Make, str]] = {
     "a pipe": (replace(os.mkfifo), "must be a directory"),
     "unreadable": (lambda servo: servo.drivers.chmod(0o100), "Permission denied"),
-    "not to be entered": (lambda servo: servo.drivers.chmod(0o400), "may be read but not entered"),
+    "not to be entered": (lambda servo: servo.drivers.chmod(0o400), "has no execute permission"),
 }
 
 # Root may read anything, unless this right is taken from it.
@@ -523,7 +523,7 @@ def test_files_that_are_not_drivers_are_ignored(one: ServoDirectory) -> None:
 NO_DRIVERS: dict[str, tuple[bytes, str]] = {
     "an endless first line": (b"#!/" + b"x" * 5000, "longer than the 255 bytes"),
     "a first line of slashes": (b"#!" + b"/" * 300 + b"bin/sh\n", "longer than the 255 bytes"),
-    "itself as its interpreter": (b"#!adjust.d/d1\n", "too many scripts"),
+    "itself as its interpreter": (b"#!adjust.d/d1\n", "is a script, whose interpreter"),
 }
 
 
@@ -534,7 +534,7 @@ def test_a_driver_that_cannot_start_says_why(one: ServoDirectory, content: bytes
 
 
 LOST: dict[str, tuple[str, str]] = {
-    "a pipe": ("rm adjust.d/d2; mkfifo -m 755 adjust.d/d2", "no longer a regular file"),
+    "a pipe": ("rm adjust.d/d2; mkfifo -m 755 adjust.d/d2", "not a regular file any more"),
     "all of adjust.d": ("rm -r adjust.d", "was removed"),
 }
 
@@ -571,7 +571,7 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "a bomb inside": ("agg:\n" + "".join(f"  {line}\n" for line in bomb("x").splitlines()), "unknown key"),
     "a bomb as a value": (bomb("x") + "agg:\n  serial: *l9\n", "agg.serial"),
-    "a bomb that is merged": (bomb("x") + "agg:\n  <<: *l9\n", "<< must be given mappings"),
+    "a bomb that is merged": (bomb("x") + "agg:\n  <<: *l9\n", "<< merges only mappings"),
     "a bomb of merges": (merges(paralel=1), "unknown key 'paralel'"),
     "a bomb of merges, a wrong value": (
         merges(parallel=0),

@@ -92,8 +92,8 @@ def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(serv
         completed = adjust(servo)
     assert completed.reply["status"] == "ok"
     assert completed.stderr.decode() == on_stderr(
-        f"warning: {servo.path} is locked by a process that does not hold .servo-agg.lock there; waited 1 s"
-        " for it and continued\n"
+        f"warning: another process holds a lock on {servo.path}, but not on .servo-agg.lock there; waited 1 s"
+        f" and continued without this lock; to find the process: fuser -v {servo.path}\n"
     )
 
 

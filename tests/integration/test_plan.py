@@ -235,7 +235,7 @@ def test_a_rich_plan_in_full(servo: ServoDirectory) -> None:
             ! not a number
           a b.c.f        null -> 1            (true, 1.0)
           with control {"timeout":600}; application.annotations {"\\u00e9":1}
-        not run (the input has no setting for them): 03idle
+        drivers not run (the input has no setting for them): 03idle
         """
     )
 
@@ -311,7 +311,8 @@ def test_a_plan_without_settings_runs_no_driver(servo: ServoDirectory) -> None:
     add(servo, "01a", of("web", cpu={"value": 2}))
     add(servo, "02b", of("db", x={"value": 2}))
     assert text_of(servo.run("--plan", "app", input=asking())) == (
-        "nothing to adjust: no driver would be run\nnot run (the input has no setting for them): 01a, 02b\n"
+        "nothing to adjust: no driver would be run\n"
+        "drivers not run (the input has no setting for them): 01a, 02b\n"
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     Terminals = Callable[[int], "Terminal"]
 
-HINT = b"adjust: waiting for settings on stdin,"
+HINT = b"adjust: waiting for settings on stdin:"
 
 BAR = re.compile(r"\[[#.]+\] +(\d+) %")
 
@@ -474,7 +474,7 @@ def test_a_plan_is_wrapped_to_the_terminal(servo: ServoDirectory, terminals: Ter
     assert run.finish() == 1
     assert all(display_width(line) <= columns for line in terminal.lines)
     names = ", ".join(f"0{number}größe" for number in range(2, 9))
-    assert f"not run (the input has no setting for them): {names}" in unwrapped(terminal.lines)
+    assert f"drivers not run (the input has no setting for them): {names}" in unwrapped(terminal.lines)
     refused = terminals(columns)
     run = Session(servo, refused, "12", "--plan", "app", "--set", "c99.cpu=4")
     assert run.finish() == 1

@@ -104,7 +104,8 @@ def test_options_may_stand_anywhere_and_take_values_both_ways(
 NO_APP = "APP, the name of the application, is missing"
 ONLY_NEEDS = "--only needs a pattern of driver names, such as --only '01*'"
 ONLY_JSON = (
-    "--json is allowed only with --check, --plan, --test-driver or --timings; other answers are JSON anyway"
+    "--json is allowed only with --check, --plan, --test-driver or --timings; --query, --info and an"
+    " adjust print JSON without it"
 )
 NO_DASH = "(APP must not begin with a dash)"
 

@@ -85,7 +85,10 @@ def directory_of_linked_driver(servo: Path) -> Opened:
 
 def sticky_directory_of_linked_driver(servo: Path) -> Opened:
     path = link_driver(servo).parent
-    what = f"{path} {OPEN}: any user can add modules next to adjust.d/50good, which it would import"
+    what = (
+        f"{path} {OPEN}: any user can add Python modules next to adjust.d/50good, and adjust.d/50good would"
+        " import them"
+    )
     remedy = "move adjust.d/50good to a directory that only its owner may write to"
     return Opened(path, what, remedy, ("50good",), 0o1002)
 

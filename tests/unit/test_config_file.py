@@ -89,4 +89,6 @@ def test_a_file_of_more_than_64_mib_is_refused(file: Path) -> None:
         written.truncate((64 << 20) + 1)
     with pytest.raises(BadConfiguration) as raised:
         read_section()
-    assert str(raised.value) == "config.yaml is longer than 64 MiB"
+    assert str(raised.value) == (
+        "config.yaml is longer than 64 MiB; move what is not configuration to another file"
+    )

@@ -172,6 +172,9 @@ def test_a_wrong_value_is_refused_with_line_key_and_value(
     assert message == f"config.yaml, line 2: agg.{key} is {shown}, expected {expected}"
 
 
+NO_ANCHOR = "this alias (*NAME) has no anchor (&NAME) above it; define the anchor, or remove the alias"
+REVERSED = "in a pattern of agg.{} the range {!r} is reversed; write {!r}"
+ONLY_MAPPINGS = "<< merges only mappings; give it a mapping, such as *NAME"
 THE_KEYS = "known keys: parallel, serial, io_timeout, grace, cancel_grace, on_failure, log, complete"
 
 
@@ -249,16 +252,19 @@ NOT_YAML = "config.yaml is not valid YAML"
             f"{NOT_YAML} at line 2, column 5, in the part that starts at line 1",
         ),
         # Aliases, merges and patterns.
-        ("agg: *nobody", "config.yaml, line 1, column 6: no anchor above has the name of this alias"),
-        ("k8s: agg\n<<: 3\n", "config.yaml, line 2: << must be given mappings"),
-        ("agg: {<<: 1}\n", "config.yaml, line 1: << must be given mappings"),
+        (
+            "agg: *nobody",
+            f"config.yaml, line 1, column 6: {NO_ANCHOR}",
+        ),
+        ("k8s: agg\n<<: 3\n", f"config.yaml, line 2: {ONLY_MAPPINGS}"),
+        ("agg: {<<: 1}\n", f"config.yaml, line 1: {ONLY_MAPPINGS}"),
         (
             "agg: {serial: ['k8s-*', 'x[z-a]*']}\n",
-            ("config.yaml, line 1: in a pattern of agg.serial the range 'z-a' is reversed: 'x[z-a]*'"),
+            f"config.yaml, line 1: {REVERSED.format('serial', 'z-a', 'a-z')}: 'x[z-a]*'",
         ),
         (
             "agg: {complete: ['[0-9a-z]', '[!a-f9-0]']}\n",
-            ("config.yaml, line 1: in a pattern of agg.complete the range '9-0' is reversed: '[!a-f9-0]'"),
+            f"config.yaml, line 1: {REVERSED.format('complete', '9-0', '0-9')}: '[!a-f9-0]'",
         ),
         # Lines are counted as an editor counts them.
         (
@@ -282,6 +288,12 @@ def test_a_section_that_cannot_be_read_is_refused_with_this_message(text: str, m
     assert refusal(text) == message
 
 
+HAS_VALUE = "which already has a value; indent both lines equally, or remove that value"
+NOT_CLOSED = "that is not closed; close it, or put the value in quotes"
+INDENTATION = (
+    "is indented differently from the lines above it; indent all entries of a mapping or list equally"
+)
+
 SYNTAX_ERRORS = [
     # Tabs.
     ("\tgrace: 5", 2, "is indented with a tab; YAML needs spaces"),
@@ -296,11 +308,11 @@ SYNTAX_ERRORS = [
     ("  parallel: 3\n  grace:5\n  log: x", 3, "has no space after the colon; write KEY: VALUE"),
     ("  log: a: b", 2, "has a second colon; put the value in quotes, or each key on its own line"),
     # Quotes and brackets.
-    ('  log: "x\n  grace: 5', 2, 'has a " that is not closed'),
-    ("  grace: 5\n  log: 'x", 3, "has a ' that is not closed"),
-    ("  serial: [a, b\n  grace: 5", 2, "has a [ that is not closed"),
-    ("  serial: [a, b\nk8s: [SECRET]", 2, "has a [ that is not closed"),
-    ("  serial: [{a, b]", 2, "has a { that is not closed"),
+    ('  log: "x\n  grace: 5', 2, f'has a " {NOT_CLOSED}'),
+    ("  grace: 5\n  log: 'x", 3, f"has a ' {NOT_CLOSED}"),
+    ("  serial: [a, b\n  grace: 5", 2, f"has a [ {NOT_CLOSED}"),
+    ("  serial: [a, b\nk8s: [SECRET]", 2, f"has a [ {NOT_CLOSED}"),
+    ("  serial: [{a, b]", 2, f"has a {{ {NOT_CLOSED}"),
     ("  serial: ['a' 'b']", 2, "needs a comma or quotes at column 16"),
     ("  log: 'it's'", 2, "has text after a closing quote; put the whole value in quotes"),
     ("  serial: ['a'-*, b]", 2, "has text after a closing quote; put the whole value in quotes"),
@@ -313,10 +325,14 @@ SYNTAX_ERRORS = [
     ("  serial:\n  - *.k8s", 3, "has a value that begins with *; put it in quotes"),
     ("  log: |x", 2, "has a value that begins with |; put it in quotes"),
     # Indentation.
-    ("  grace: 5\n    parallel: 3", 3, "is indented more than line 2, which has a value"),
-    ("    grace: 5\n  parallel: 3", 3, "is indented differently from the lines above it"),
-    ("  serial: []\n    parallel: 3", 3, "is indented differently from the lines above it"),
-    ("  serial:\n    - a\n   - b", 4, "is indented differently from the lines above it"),
+    (
+        "  grace: 5\n    parallel: 3",
+        3,
+        f"is indented more than line 2, {HAS_VALUE}",
+    ),
+    ("    grace: 5\n  parallel: 3", 3, INDENTATION),
+    ("  serial: []\n    parallel: 3", 3, INDENTATION),
+    ("  serial:\n    - a\n   - b", 4, INDENTATION),
     ("  serial: - a", 2, "has a list item after a key; write the list in brackets, such as ['k8s-*']"),
 ]
 

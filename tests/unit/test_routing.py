@@ -102,8 +102,8 @@ def test_an_assignment_to_an_undescribed_setting_is_refused(assignments: list[st
         (
             ["twice.x=1"],
             (
-                "--set twice.x=1 may mean 'twice.x' of the application and 'x' of component 'twice';"
-                " give it on stdin instead"
+                "--set twice.x=1 is ambiguous: 'twice.x' of the application, or 'x' of component 'twice';"
+                " give the setting on stdin instead"
             ),
         ),
         (["web.cpu=1", "replicas=1", "web.cpu=1"], "--set gives web.cpu more than once"),

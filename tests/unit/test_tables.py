@@ -221,14 +221,14 @@ def test_bars_share_one_axis() -> None:
         "01a     query     0.400  ok        ===========",
         "02b     query     0.100  ok        ===",
         "größe   adjust    0.500  ok                   ==============",
-        "total 1.000 s; one after another they would take 1.100 s",
+        "total 1.000 s; run one after another, the drivers would take 1.100 s",
     ]
     assert timing_chart(records, 1.0, width=60, escape=escape_non_ascii) == [
         r"driver       phase   seconds  status  0 s              1.000 s",
         r"01a          query     0.400  ok        ==========",
         r"02b          query     0.100  ok        ==",
         r"gr\xf6\xdfe  adjust    0.500  ok                  ============",
-        r"total 1.000 s; one after another they would take 1.100 s",
+        r"total 1.000 s; run one after another, the drivers would take 1.100 s",
     ]
 
 
