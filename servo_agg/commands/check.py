@@ -173,10 +173,10 @@ def _listing_problems(context: Context) -> list[Problem]:
     problems = []
     if config.listing.unreachable:
         names = "; ".join(f"adjust.d/{name} {why}" for name, why in config.listing.unreachable.items())
-        problems.append(Problem((), "", names, "fix or remove the link"))
+        problems.append(Problem((), "", names, "correct or remove these entries"))
     scripts = [name for name in config.listing.not_executable if _is_script(f"adjust.d/{name}")]
     if scripts and config.drivers:
-        what = f"{join_names(scripts)}: has a #! line but is not executable, so it is not run as a driver"
+        what = f"not run as drivers, since they have a #! line but are not executable: {join_names(scripts)}"
         command = _chmod(scripts)
         remedy = f"{command}; or move what is not a driver out of adjust.d"
         problems.append(Problem((), "", what, remedy, command))

@@ -146,7 +146,7 @@ def _why_no_driver(config: Config) -> str:
     parts = []
     if not_executable:
         noexec = os.statvfs("adjust.d").f_flag & os.ST_NOEXEC
-        cause = "the file system is mounted noexec" if noexec else "to make a file a driver: chmod +x FILE"
+        cause = "the file system is mounted noexec" if noexec else "to make a script a driver: chmod +x FILE"
         parts.append(f"{_files(not_executable)} ignored, not executable; {cause}")
     if named:
         parts.append(f"{_files(named)} ignored because of {'its name' if named == 1 else 'their names'}")

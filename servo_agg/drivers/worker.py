@@ -211,6 +211,10 @@ class Worker:
         self._unwatch(self._exit)
         os.close(self._exit)
         self._close_stdin()
+        # Once the coordinator knows of the exit, the run can end before this thread reads again.
+        self._handlers.get(self._err, _do_nothing)()
+        if self._show_stderr is not None:
+            self._show_stderr(self._name, None)
         self._queue.put(Exited(self._pid))
 
 

@@ -113,7 +113,10 @@ class Console:
             self.show(f"[{time.monotonic() - self._started:.3f}] {text}{to_text(body)}")
 
     def show_stderr(self, name: str, block: bytes | None) -> None:
-        """Show what a driver wrote to its stderr; None is its end. Called from the driver's worker."""
+        """Show what a driver wrote to its stderr, line by line; with None also an incomplete line.
+
+        Called from the driver's worker.
+        """
         *lines, rest = (self._incomplete.pop(name, b"") + (block or b"")).split(b"\n")
         if rest and (block is None or len(rest) > _LINE_LIMIT):
             lines.append(rest)

@@ -202,7 +202,7 @@ MISTAKES = {
     "broken links": Mistake(
         add_broken_links,
         ("adjust.d/10a is a link to nowhere, which does not exist; adjust.d/20b is a link to nowhere, ",),
-        "fix or remove the link",
+        "correct or remove these entries",
     ),
     "all files executable": Mistake(
         make_all_executable,
@@ -649,5 +649,6 @@ def test_a_script_without_the_executable_flag_is_a_problem(servo: ServoDirectory
     servo.add("01a", "plain")
     servo.add_script("02b", "#!/bin/sh\n").chmod(0o644)
     (problem,) = checked(servo)["problems"]
-    assert problem["what"].startswith("02b: ")
+    assert problem["what"].startswith("not run as drivers, ")
+    assert problem["what"].endswith(": 02b")
     assert problem["remedy"].startswith("chmod +x adjust.d/02b;")

@@ -171,6 +171,15 @@ def test_stderr_is_shown_live_with_v(servo: ServoDirectory) -> None:
     assert "01driver: no newline" in lines
 
 
+def test_an_incomplete_line_on_stderr_is_shown_at_the_exit(servo: ServoDirectory) -> None:
+    service = "sleep 600 </dev/null >/dev/null & echo $! >service"
+    reply = """echo '{"application":{}}'"""
+    servo.add_script("01driver", f"#!/bin/sh\nprintf 'no newline' >&2\n{service}\n{reply}\n")
+    completed = servo.run("-v", "--query", "app")
+    os.kill(int((servo.path / "service").read_text(encoding="ascii")), signal.SIGKILL)
+    assert b"01driver: no newline\n" in completed.stderr
+
+
 def test_stderr_of_drivers_at_once_is_shown_in_whole_lines(servo: ServoDirectory) -> None:
     names = ["01", "02", "03"]
     for name in names:
