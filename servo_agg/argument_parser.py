@@ -36,7 +36,7 @@ Runs every executable file in ./adjust.d as a driver, and merges the answers.
   --plan APP            print what an adjust would change, and change nothing
   --test-driver NAME APP  test a driver: adjust it, and say what is wrong
 
-  --set COMPONENT.SETTING=VALUE  use this value, not stdin; repeatable
+  --set COMPONENT.SETTING=VALUE  use this value instead of stdin; repeatable
   --only PATTERN        select drivers (query, info, check, plan); repeatable
   --read-only           with --test-driver: do not adjust the driver
   --json                print JSON (--check, --plan, --test-driver, --timings)

@@ -80,7 +80,7 @@ def run_conformance_test(
     try:
         test.run(read_only=read_only)
     except TestEnded:
-        test.verdicts.record_not_tested(rules.RULES, "a process of the driver survives SIGKILL")
+        test.verdicts.record_not_tested(rules.RULES, "a process of the driver survived SIGKILL")
     test.warn_if_unrestored()
     if context.loop.cause:
         return stopped_result(context.loop.cause, driver.outcomes, unkillable=context.supervisor.unkillable)
@@ -187,8 +187,8 @@ class _DriverTest:
             return f"fix that, then verify with: {path} --info {quote(self._driver.application)}"
         if outcome.facts.failure == "timeout" and not call:
             return (
-                f"print a progress line at least every {self._driver.adjust_limit:g} s, exit after the reply,"
-                " or set OPTUNE_IO_TIMEOUT to a larger value"
+                f"print a progress line at least every {self._driver.adjust_limit:g} s, and exit after the"
+                " reply; or set OPTUNE_IO_TIMEOUT to a larger value"
             )
         if outcome.facts.failure == "timeout":
             limit = self._driver.query_limit
@@ -350,7 +350,9 @@ class _DriverTest:
         if left:
             names = ", ".join(process.name() for process in left)
             self.verdicts.record_failure(
-                rules.PROCESSES, f"left running in its session: {names}", rules.PROCESSES_REMEDY
+                rules.PROCESSES,
+                f"still running in the session of the driver: {names}",
+                rules.PROCESSES_REMEDY,
             )
         else:
             self.verdicts.record_pass(rules.PROCESSES)
@@ -445,7 +447,7 @@ class _DriverTest:
     def _record_not_signaled(self, rule: str, signal: TestSignal, adjust: ObservedAdjust) -> None:
         """Record that an adjust ended before the signal was sent."""
         self.verdicts.record_not_tested(
-            [rule], f"it ended, after {adjust.seconds:.1f} s, before {signal} was sent"
+            [rule], f"it ended after {adjust.seconds:.1f} s, before {signal} was sent"
         )
         if not adjust.says_ok:
             self._record_no_recovery("after an earlier adjust", adjust)

@@ -29,7 +29,7 @@ TIMING = "prints progress in time"
 PROCESSES = "leaves no process running"
 REFUSAL = "refuses a value out of range"
 EXPLANATION = "explains what it refuses"
-CANCEL = "ends on a cancel"
+CANCEL = "ends when canceled"
 TERMINATION = "ends on SIGTERM"
 RECOVERY = "accepts another adjust"
 
@@ -75,24 +75,27 @@ QUERY_REMEDY = (
 
 DURATION_REMEDY = "limit the time of an adjust: when it takes too long, end it and report a failure"
 
-EFFECT_REMEDY = "apply the value of the input, and make --query report the value in effect"
+EFFECT_REMEDY = "apply the value from the input, and make --query report the value in effect"
 
 TIMING_REMEDY = "flush stdout after each line, and print progress before and during each wait"
 
 PROCESSES_REMEDY = (
-    "wait for all processes that the driver starts; start a service that must keep running in a session of"
-    " its own: setsid SERVICE </dev/null >/dev/null 2>&1 &"
+    "wait for all processes that the driver starts; if a service must keep running, start it in its own"
+    " session: setsid SERVICE </dev/null >/dev/null 2>&1 &"
 )
 
 EXPLANATION_REMEDY = (
-    'answer {"status": "rejected", "reason": "out-of-range", "message": "SENTENCE"} and exit with 1'
+    'answer {"status": "rejected", "reason": "out-of-range", "message": "SENTENCE"} and exit with status 1'
 )
 
-REFUSAL_REMEDY = f"compare each value with its range or list before anything is changed; {EXPLANATION_REMEDY}"
+REFUSAL_REMEDY = (
+    "compare each value with its range or list before anything is changed; for a value outside of it"
+    f" {EXPLANATION_REMEDY}"
+)
 
 CANCEL_REMEDY = (
     'on SIGUSR1 end the adjust: answer {"status": "canceled", "reason": "SIGUSR1", "message": "SENTENCE"}'
-    " and exit with 1"
+    " and exit with status 1"
 )
 
 HANDLER_REMEDY = f"{CANCEL_REMEDY}; or answer --info with `has_cancel` false"

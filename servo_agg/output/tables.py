@@ -206,7 +206,7 @@ def timing_chart(
         bar = " " * start + "=" * max(1, min(axis_width - start, length))
         lines.append(_pad(label, label_width, right=False) + _GAP + bar)
     sequential = _sequential_seconds(ordered, total)
-    lines.append(f"total {total:.3f} s; run one after another, the drivers would take {sequential:.3f} s")
+    lines.append(f"total {total:.3f} s; {sequential:.3f} s if the drivers ran one after another")
     return lines
 
 

@@ -211,7 +211,7 @@ MISTAKES = {
         """    echo '{"status":"ok"}'""",
         """    sleep 5 >/dev/null 2>&1 &\n    echo '{"status":"ok"}'""",
         "leaves no process running",
-        "left running in its session: sleep (pid ",
+        "still running in the session of the driver: sleep (pid ",
     ),
     "accepts anything": Mistake(
         '[ "$cpu" -ge 1 ] && [ "$cpu" -le 8 ] || fail',
@@ -258,20 +258,20 @@ MISTAKES = {
     "no handler": Mistake(
         "    trap 'canceled=yes' USR1\n",
         "",
-        "ends on a cancel",
+        "ends when canceled",
         "has_cancel is true, but SIGUSR1 ended it: killed by SIGUSR1",
     ),
-    "ignores a cancel": Mistake("canceled=yes", "", "ends on a cancel", "did not end within "),
+    "ignores a cancel": Mistake("canceled=yes", "", "ends when canceled", "did not end within "),
     "ok after a cancel": Mistake(
         "fail canceled",
         """{ echo '{"status":"ok"}'; exit; } || fail""",
-        "ends on a cancel",
+        "ends when canceled",
         "replied ok although",
     ),
     "crashes on a cancel": Mistake(
         "fail canceled",
         "exit 1 || fail",
-        "ends on a cancel",
+        "ends when canceled",
         "after SIGUSR1: gave no reply",
     ),
     "ignores SIGTERM": Mistake(
@@ -346,7 +346,7 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
 def test_a_driver_without_progress_is_canceled_and_stopped_after_half_a_second(servo: ServoDirectory) -> None:
     servo.add_script("01web", TEMPLATE.replace("echo '{\"progress\":'$percent'}'", ":"))
     _, rules = run_driver_test(servo, "01web")
-    assert rules["ends on a cancel"]["what"].startswith("canceled, ")
+    assert rules["ends when canceled"]["what"].startswith("canceled, ")
     assert rules_with(rules, "not-tested") == set(RULES[6:9])
 
 
