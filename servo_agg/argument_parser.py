@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from servo_agg.arguments import Operation
 
 USAGE = """\
-usage: adjust [OPTION ...] APP < SETTINGS
-       adjust [OPTION ...] (--query | --plan | --test-driver NAME) APP
+usage: adjust [OPTION ...] [--plan] APP < SETTINGS
+       adjust [OPTION ...] (--query | --test-driver NAME) APP
        adjust [OPTION ...] (--info | --version | --check) [APP]
 """
 """Shown before the error of a wrong command line, and at the top of the help."""

@@ -181,7 +181,7 @@ def take_lock(context: Context) -> None:
             from shlex import quote  # noqa: PLC0415 - needed only for this warning
 
             context.warn(
-                f"warning: another process holds a lock on {directory}, but not on {LOCK_FILE} there; waited"
+                f"warning: another process holds a lock on {directory}, but not on the file {LOCK_FILE}; waited"
                 f" {wait:g} s and continued without this lock; to find the process: fuser -v"
                 f" {quote(directory)}"
             )

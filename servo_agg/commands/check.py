@@ -176,7 +176,7 @@ def _listing_problems(context: Context) -> list[Problem]:
         problems.append(Problem((), "", names, "correct or remove these entries"))
     scripts = [name for name in config.listing.not_executable if _is_script(f"adjust.d/{name}")]
     if scripts and config.drivers:
-        what = f"not run as drivers, since they have a #! line but are not executable: {join_names(scripts)}"
+        what = f"scripts that are not run as drivers, because they are not executable: {join_names(scripts)}"
         command = _chmod(scripts)
         remedy = f"{command}; or move what is not a driver out of adjust.d"
         problems.append(Problem((), "", what, remedy, command))

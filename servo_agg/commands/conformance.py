@@ -424,7 +424,7 @@ class _DriverTest:
         changed = self._find_changed_value()
         if changed is not None:
             path, value = changed
-            what = f"{when}, its present values have no effect: --query shows {_assignment(path, value)}"
+            what = f"{when}, setting its present values again has no effect: --query shows {_assignment(path, value)}"
             self.verdicts.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
             self._record_unrestored(path, value)
             return

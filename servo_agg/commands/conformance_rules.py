@@ -24,7 +24,7 @@ STDOUT = "prints JSON objects only"
 EXIT = "exits with the right status"
 ADJUST = "accepts its present values"
 RANGE = "prints progress from 0 to 100"
-ORDER = "never prints lower progress"
+ORDER = "never decreases its progress"
 TIMING = "prints progress in time"
 PROCESSES = "leaves no process running"
 REFUSAL = "refuses a value out of range"
@@ -89,7 +89,7 @@ EXPLANATION_REMEDY = (
 )
 
 REFUSAL_REMEDY = (
-    "compare each value with its range or list before anything is changed; for a value outside of it"
+    "compare each value with its range or list before anything is changed; if a value is not in it,"
     f" {EXPLANATION_REMEDY}"
 )
 

@@ -649,6 +649,6 @@ def test_a_script_without_the_executable_flag_is_a_problem(servo: ServoDirectory
     servo.add("01a", "plain")
     servo.add_script("02b", "#!/bin/sh\n").chmod(0o644)
     (problem,) = checked(servo)["problems"]
-    assert problem["what"].startswith("not run as drivers, ")
+    assert problem["what"].startswith("scripts that are not run as drivers, ")
     assert problem["what"].endswith(": 02b")
     assert problem["remedy"].startswith("chmod +x adjust.d/02b;")

@@ -199,7 +199,7 @@ MISTAKES = {
         'printed progress "0"',
     ),
     "progress back": Mistake(
-        "40 60", "60 40", "never prints lower progress", "progress went from 60 back to 40"
+        "40 60", "60 40", "never decreases its progress", "progress went from 60 back to 40"
     ),
     "buffered": Mistake(
         "'}'\n        sleep 0.25\n    done\n",
@@ -336,7 +336,7 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
     rules = {rule["rule"]: rule for rule in final["rules"]}
     assert rules_with(rules, "fail") == {"refuses a value out of range", "accepts another adjust"}
     assert rules["accepts another adjust"]["what"] == (
-        "after it accepted a value out of range, its present values have no effect: --query shows web.cpu=9"
+        "after it accepted a value out of range, setting its present values again has no effect: --query shows web.cpu=9"
     )
     assert completed.stderr.decode().splitlines()[-1] == (
         "warning: 01web may still have web.cpu=9 (2 before the test)"
