@@ -19,6 +19,7 @@ A page is Markdown with these conventions; a block that follows none of them is 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 import shutil
@@ -446,11 +447,12 @@ def expressions(node: ast.expr, names: Texts) -> Iterator[ast.expr]:
         yield node
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
+@functools.cache
+def modules() -> list[tuple[Path, ast.Module]]:
+    """Return the syntax trees of the program, each with its file."""
     package = REPOSITORY / "servo_agg"
     paths = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "driverlib"]
-    for path in (REPOSITORY / "adjust", *paths):
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+    return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in (REPOSITORY / "adjust", *paths)]
 
 
 def trees() -> Iterator[tuple[Path, ast.AST]]:
@@ -477,8 +479,9 @@ def parts_of(path: Path, node: ast.AST) -> Sequence[ast.expr | None]:
     return []
 
 
-def messages() -> Iterator[tuple[str, str]]:
-    """Yield each place where a message is made, and the message."""
+@functools.cache
+def messages() -> list[tuple[str, str]]:
+    """Return each place where a message is made, with the message."""
     found: dict[tuple[str, str], None] = {}
     for path, module in modules():
         everywhere = assigned(module)
@@ -493,17 +496,22 @@ def messages() -> Iterator[tuple[str, str]]:
                         message = literal(expression)
                         if " " in message.strip(". "):
                             found[f"{path.name}:{expression.lineno}", message] = None
-    yield from found
+    return list(found)
 
 
 def matches(quote: str, sentence: str) -> bool:
     # The blanks around what is filled in may be made in another place of the source.
-    parts = [part.strip() for part in quote.split("...")]
+    parts = parts_of(quote)
     # The search alone would take seconds for all pairs.
     return (
         all(part in sentence for part in parts)
         and re.search(".*".join(map(re.escape, parts)), sentence, re.DOTALL) is not None
     )
+
+
+@functools.cache
+def parts_of(quote: str) -> list[str]:
+    return [part.strip() for part in quote.split("...")]
 
 
 def test_every_message_is_explained() -> None:
@@ -527,11 +535,11 @@ def test_every_name_in_the_list_of_functions_with_messages_exists() -> None:
 
 @pytest.mark.parametrize("page", [OPERATIONS, DRIVERS_PAGE], ids=lambda page: page.name)
 def test_every_message_that_a_page_quotes_exists(page: Path) -> None:
-    strings = [
-        literal(node) for _, node in trees() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
-    ]
+    strings = {
+        literal(node) for _, node in nodes() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
+    }
     # What is put together from several strings of the source.
-    strings += [text for case in CASES for text in (case.message, case.stderr)]
+    strings |= {text for case in CASES for text in (case.message, case.stderr)}
     quotes = column(page, "message")
     assert quotes
     assert [quote for quote in quotes if not any(matches(quote, text) for text in strings)] == []

@@ -42,12 +42,14 @@ class Terminal:
         self._master, self.descriptor = pty.openpty()
         self._screen = pyte.Screen(columns, 40)
         self._stream = pyte.ByteStream(self._screen)
+        self._lines: list[str] | None = None
         self.bytes = b""
         self.resize(columns)
 
     def resize(self, columns: int) -> None:
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self._screen.resize(40, columns)
+        self._lines = None
 
     def type(self, text: bytes) -> None:
         os.write(self._master, text)
@@ -67,6 +69,7 @@ class Terminal:
             return False
         self.bytes += block
         self._stream.feed(block)
+        self._lines = None
         return True
 
     @property
@@ -74,7 +77,11 @@ class Terminal:
         """The lines of the screen, without blanks at their ends and empty lines at the end."""
         while self.look():
             pass
-        return "\n".join(line.rstrip() for line in self._screen.display).rstrip("\n").split("\n")
+        # A test looks at the screen much more often than it changes, and pyte renders each cell.
+        if self._lines is None:
+            text = "\n".join(line.rstrip() for line in self._screen.display)
+            self._lines = text.rstrip("\n").split("\n")
+        return self._lines
 
     def column_of(self, line: int, text: str) -> int:
         """Return the column in which the last `text` on that line of the screen begins."""

@@ -105,12 +105,8 @@ def stat(pid: int) -> list[str]:
 
     Empty when there is no such process.
     """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
     # The name before the state stands in parentheses and may itself hold blanks and parentheses.
-    return text.rpartition(")")[2].split()
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].decode("ascii").split()
 
 
 def state(pid: int) -> str:
@@ -186,12 +182,12 @@ class Marked:
 
     def living(self) -> dict[int, str]:
         """Return pid and command line of each that is alive. One that cleared its environment is not seen."""
-        found: dict[int, str] = {}
-        wanted = f"{MARK}={self.value}".encode()
-        for pid in _pids():
-            with contextlib.suppress(OSError):
-                if pid != os.getpid() and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    found[pid] = _command_line(pid)
+        wanted = f"\0{MARK}={self.value}\0".encode()
+        found = {
+            pid: _command_line(pid)
+            for pid in _pids()
+            if pid != os.getpid() and wanted in b"\0%b\0" % _read(f"/proc/{pid}/environ")
+        }
         return {pid: command for pid, command in found.items() if alive(pid)}
 
     def kill(self, deadline: float = 20.0) -> None:
@@ -243,12 +239,31 @@ def no_process_left(
 
 
 def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _command_line(pid: int) -> str:
-    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-    return raw.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    return _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode("utf-8", "replace").strip()
+
+
+def _read(path: str) -> bytes:
+    """Return the content of a file of /proc, "" if it cannot be read.
+
+    After each test the files of all processes are read, and file objects would take most of that time.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    blocks = []
+    try:
+        while block := os.read(descriptor, 65536):
+            blocks.append(block)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+    return b"".join(blocks)
 
 
 def _kill(pid: int) -> None:

@@ -76,9 +76,8 @@ def assert_output_matches(words: Sequence[str], lines: Iterable[bytes], returnco
     `lines` end with their newlines; one that has none is not checked, since the program was killed while it
     wrote it, or the test reads the rest. `returncode` is None if it is not known.
     """
-    try:
-        arguments = parse_arguments(words)
-    except UsageError:
+    arguments = _parsed(tuple(words))
+    if arguments is None:
         return
     prints_text = arguments.for_people or arguments.operation in ("version", "help")
     # A flood repeats its lines.
@@ -86,6 +85,15 @@ def assert_output_matches(words: Sequence[str], lines: Iterable[bytes], returnco
         if line.endswith(b"\n") and not (prints_text and not line.startswith(b"{")):
             message = json.loads(line)
             assert_matches(_schema_of(arguments, message, returncode), message)
+
+
+@functools.cache
+def _parsed(words: tuple[str, ...]) -> Arguments | None:
+    """Return parsed arguments, None if they are wrong. Most runs have the same few, and parsing is slow."""
+    try:
+        return parse_arguments(words)
+    except UsageError:
+        return None
 
 
 def _schema_of(arguments: Arguments, message: dict[str, Any], returncode: int | None) -> str:

@@ -55,9 +55,11 @@ def test_bad_input_gets_this_message(case: Case, tmp_path: Path) -> None:
         assert lines[1] == '{"progress":0,"message":"driver: starting"}'
         assert lines[2:-1] == list(case.progress)
 
-    put_in = f"{case.driver} {case.others} {case.words} {case.stdin} {case.config}"
-    shown = completed.stdout.decode("ascii") + stderr
-    assert set(PYTHON_WORDS.findall(shown)) <= set(PYTHON_WORDS.findall(put_in))
+    words_of_python = set(PYTHON_WORDS.findall(completed.stdout.decode("ascii") + stderr))
+    if words_of_python:
+        # Only then: some inputs are very long.
+        put_in = f"{case.driver} {case.others} {case.words} {case.stdin} {case.config}"
+        assert words_of_python <= set(PYTHON_WORDS.findall(put_in))
     ran = {path.name for path in servo.path.glob("ran.*")}
     # A missing psutil is found while the drivers are queried.
     if case.code == WRONG_USAGE or (case.reason in BEFORE_ANY_DRIVER and "psutil" not in case.message):
