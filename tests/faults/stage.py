@@ -84,13 +84,6 @@ class Init:
             raise OSError(ctypes.get_errno(), "prctl")
 
 
-class _AgentWithoutInfo(Agent):
-    """An agent that does not call `--info` before an adjust."""
-
-    def info(self, app: str, *, deadline: float = STEP_TIMEOUT) -> dict[str, Any]:  # noqa: ARG002 - as inherited
-        return {"has_cancel": True}
-
-
 @dataclass(frozen=True)
 class RunResult:
     """The result of a run."""
@@ -171,7 +164,7 @@ class Stage:
 
     def start(self) -> None:
         """Start the adjust."""
-        agent = _AgentWithoutInfo(self.servo.path, env={**self.servo.env, **self.env})
+        agent = Agent(self.servo.path, env={**self.servo.env, **self.env}, asks=False)
         request: Mapping[str, Any] = self.servo.request(*(f"{name}.cpu" for name in NAMES))
         self._running = agent.start_adjust("app", request, reader="block")
         self._acted_at = time.monotonic()

@@ -225,7 +225,7 @@ def test_servo_agg_start_is_unique_to_each_start(servo: ServoDirectory) -> None:
 def test_each_driver_has_a_session_of_its_own(servo: ServoDirectory) -> None:
     servo.add("01", "echo")
     servo.add("02", "echo")
-    with servo.start_adjust("01.cpu", "02.cpu") as running:
+    with servo.agent().start_adjust("app", servo.request("01.cpu", "02.cpu")) as running:
         assert running.finish().ok
         program = running.pid
     echoes = [servo.echoed(name, phase) for name in ("01", "02") for phase in PHASES]

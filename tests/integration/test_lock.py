@@ -47,7 +47,7 @@ def adjust(servo: ServoDirectory, *command: str) -> Completed:
 def silent_adjust(servo: ServoDirectory) -> Iterator[int]:
     """Adjust with a driver that does not end; yield the process id of the adjust."""
     servo.add("02silent", "silent", when="adjust")
-    with servo.agent().start_adjust("app", servo.request("02silent.cpu")) as running:
+    with servo.start_adjust("02silent.cpu") as running:
         servo.pids("02silent", "leader")
         yield running.pid
         running.send_signal(signal.SIGTERM)
@@ -230,7 +230,7 @@ def test_without_locks_of_the_file_system_an_adjust_goes_on_with_a_warning(servo
 def test_the_watchdog_holds_the_lock_until_no_driver_is_alive(servo: ServoDirectory) -> None:
     servo.configure("agg: {grace: 60}")
     servo.add("02stubborn", "stubborn")
-    with servo.agent().start_adjust("app", servo.request("02stubborn.cpu")) as running:
+    with servo.start_adjust("02stubborn.cpu") as running:
         pids = servo.pids("02stubborn", "leader", "child", "grandchild")
         running.send_signal(signal.SIGKILL)
         running.finish(10)

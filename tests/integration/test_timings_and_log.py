@@ -234,12 +234,11 @@ def test_the_signals_of_a_timeout_are_logged(servo: ServoDirectory, kind: str, s
 def test_a_cancel_is_logged_with_its_info(servo: ServoDirectory) -> None:
     servo.configure("agg: {log: run.log}")
     servo.add("01a", "cancelable")
-    with servo.agent().start_adjust("app", servo.request("01a.cpu")) as running:
+    with servo.start_adjust("01a.cpu") as running:
         running.wait_for_line(lambda message: message.get("message") == "01a: may be canceled")
         running.send_signal(signal.SIGUSR1)
         assert running.finish(30).returncode == 1
-    # The agent asks for an --info first.
-    _, query, info, adjust = logged(servo)
+    query, info, adjust = logged(servo)
     assert [line["phase"] for line in (query, info, adjust)] == ["query", "info", "adjust"]
     assert adjust["start"] < info["start"] <= adjust["start"] + adjust["seconds"]
     assert (info["status"], info["signals"]) == ("ok", [])
@@ -250,11 +249,11 @@ def test_a_cancel_is_logged_with_its_info(servo: ServoDirectory) -> None:
 def test_a_signal_that_ends_the_run_is_logged(servo: ServoDirectory) -> None:
     servo.configure("agg: {log: run.log}")
     servo.add("01a", "silent")
-    with servo.agent().start_adjust("app", servo.request("01a.cpu")) as running:
+    with servo.start_adjust("01a.cpu") as running:
         servo.pids("01a", "leader", "child", "grandchild")
         running.send_signal(signal.SIGTERM)
         assert running.finish(30).returncode == 128 + signal.SIGTERM
-    assert [(line["phase"], line["signals"]) for line in logged(servo)][1:] == [
+    assert [(line["phase"], line["signals"]) for line in logged(servo)] == [
         ("query", []),
         ("adjust", ["SIGTERM"]),
     ]
@@ -305,7 +304,7 @@ def test_a_log_that_hangs_delays_the_end_by_a_few_seconds(servo: ServoDirectory)
         with contextlib.suppress(BlockingIOError):
             while True:
                 os.write(reader, bytes(4096))
-        with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+        with servo.start_adjust("web.cpu") as running:
             running.wait_for_line(lambda message: message.get("status") == "ok")
             operation = running.finish()
     finally:
@@ -383,7 +382,7 @@ def test_the_log_includes_time_in_which_the_run_was_stopped(servo: ServoDirector
         """,
     )
     servo.add("02db", "plain", component="db")
-    with servo.agent().start_adjust("app", servo.request("01web.cpu", "db.cpu")) as running:
+    with servo.start_adjust("01web.cpu", "db.cpu") as running:
         wait_until(lambda: servo.log(phase="adjust"), 10, "the first driver's adjust")
         running.send_signal(signal.SIGSTOP)
         # The time that is measured, not a wait for something.
@@ -643,7 +642,7 @@ def test_a_conflict_is_logged_with_its_settings(servo: ServoDirectory) -> None:
 def test_an_adjust_that_is_ended_is_logged_with_its_settings(servo: ServoDirectory, end: str) -> None:
     servo.configure("agg: {log: run.log}")
     servo.add("01a", "silent" if end == "SIGTERM" else "cancelable")
-    with servo.agent().start_adjust("app", servo.request("01a.cpu")) as running:
+    with servo.start_adjust("01a.cpu") as running:
         wait_until(lambda: servo.log(phase="adjust"), 30, "the adjust")
         if end == "SIGTERM":
             running.send_signal(signal.SIGTERM)

@@ -488,8 +488,9 @@ class Agent:
 
     `env` is laid over the environment that the tests give every child; None removes a variable. `io_timeout`
     in seconds is the agent's timeout and becomes OPTUNE_IO_TIMEOUT; None means no limit and leaves the
-    variable to `env`. `is_ours`: whether the program is this project's, so that all JSON on its stdout must
-    match the schemas of docs/schemas.
+    variable to `env`. `asks`: whether it calls `--info` before an adjust as the real one does; that takes a
+    run of its own, and the answer matters only where the agent cancels. `is_ours`: whether the program is
+    this project's, so that all JSON on its stdout must match the schemas of docs/schemas.
     """
 
     def __init__(
@@ -499,12 +500,14 @@ class Agent:
         *,
         env: Mapping[str, str | None] | None = None,
         io_timeout: float | None = None,
+        asks: bool = True,
         is_ours: bool = True,
     ) -> None:
         self.directory = directory
         self.command = list(command)
         self.env = dict(env or {})
         self.io_timeout = io_timeout
+        self.asks = asks
         self.is_ours = is_ours
         if io_timeout is not None:
             self.env["OPTUNE_IO_TIMEOUT"] = f"{io_timeout:g}"
@@ -586,7 +589,7 @@ class Agent:
         it returns, and once it has returned "cancel" each progress line is answered with a signal.
         """
         stdin = request if isinstance(request, bytes) else json.dumps(request).encode()
-        has_cancel = bool(self.info(app)["has_cancel"])
+        has_cancel = self.asks and bool(self.info(app)["has_cancel"])
         return self._start([app], Behavior(stdin, has_cancel, self.io_timeout, on_progress, reader))
 
     def _start(self, arguments: list[str], behavior: Behavior) -> Running:

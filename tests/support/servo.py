@@ -231,9 +231,15 @@ class ServoDirectory:
         """Write config.yaml."""
         (self.path / "config.yaml").write_text(textwrap.dedent(yaml_text), encoding="utf-8")
 
-    def agent(self, *, env: Mapping[str, str | None] | None = None, io_timeout: float | None = None) -> Agent:
-        """Return an agent of this directory."""
-        return Agent(self.path, env={**self.env, **(env or {})}, io_timeout=io_timeout)
+    def agent(
+        self,
+        *,
+        env: Mapping[str, str | None] | None = None,
+        io_timeout: float | None = None,
+        asks: bool = True,
+    ) -> Agent:
+        """Return an agent of this directory; see `Agent`."""
+        return Agent(self.path, env={**self.env, **(env or {})}, io_timeout=io_timeout, asks=asks)
 
     def start(
         self,
@@ -295,8 +301,8 @@ class ServoDirectory:
         io_timeout: float | None = None,
         reader: Reader = "byte",
     ) -> Running:
-        """Start an adjust like `adjust`, as an agent does."""
-        agent = self.agent(env=env, io_timeout=io_timeout)
+        """Start an adjust like `adjust`, as an agent does that never cancels and so needs no `--info`."""
+        agent = self.agent(env=env, io_timeout=io_timeout, asks=False)
         return agent.start_adjust("app", self.request(*settings), reader=reader)
 
     def log(self, *, phase: str | None = None) -> list[Event]:

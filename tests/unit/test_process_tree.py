@@ -144,7 +144,7 @@ def test_a_process_is_alive_while_any_of_its_threads_is(
     (servo.path / "exits.py").write_text(textwrap.dedent(MAIN_THREAD_EXITS), encoding="utf-8")
     begin = f"{start}python3 exits.py </dev/null >/dev/null 2>&1 &"
     servo.add_script("01leaves", adjust_script(f"{begin}\nuntil [ -e pid ]; do sleep 0.05; done\n{end}\n"))
-    with servo.agent().start_adjust("app", servo.request("web.cpu")) as running:
+    with servo.start_adjust("web.cpu") as running:
         wait_until((servo.path / "pid").exists, 20, "the end of its main thread")
         pid = int((servo.path / "pid").read_text(encoding="ascii"))
         if number is not None:
