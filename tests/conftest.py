@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # On a loaded machine, generating an example may take long.
 _slowly = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.register_profile("quick", _slowly, max_examples=40)
+hypothesis.settings.register_profile("quick", _slowly, max_examples=25)
 hypothesis.settings.register_profile("full", _slowly, max_examples=2000)
 # Chosen by --hypothesis-profile=long: hours if all properties are run.
 hypothesis.settings.register_profile("long", _slowly, max_examples=100_000, database=None)
@@ -59,6 +59,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "tmp_path" in request.fixturenames:
+        # It must be removed after the search: processes that end may wait for a file in it.
+        request.getfixturevalue("tmp_path")
     before = _starts
     name = request.node.name[:40].encode("ascii", "replace").decode()
     with no_process_left(name, any_started=lambda: _starts > before):
