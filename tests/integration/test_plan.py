@@ -168,7 +168,7 @@ def check_plan_against_adjust(servo: ServoDirectory, chance: random.Random) -> i
     return len(order)
 
 
-@pytest.mark.parametrize("number", [10, pytest.param(200, marks=pytest.mark.full)])
+@pytest.mark.parametrize("number", [4, pytest.param(200, marks=pytest.mark.full)])
 def test_an_adjust_gives_the_drivers_what_was_planned(servo: ServoDirectory, number: int) -> None:
     world(servo)
     chance = random.Random(number)  # noqa: S311 - examples, no secrets

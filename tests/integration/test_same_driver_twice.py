@@ -58,8 +58,11 @@ def test_each_finds_its_own_section(twice: ServoDirectory) -> None:
     assert components["web"]["settings"]["cpu"]["value"] == 2
 
 
-@WAYS
-@pytest.mark.parametrize(("to", "other"), [(CANARY, MAIN), (MAIN, CANARY)])
+@pytest.mark.parametrize(
+    ("twice", "to", "other"),
+    [("link", CANARY, MAIN), ("copy", MAIN, CANARY), ("link to elsewhere", MAIN, CANARY)],
+    indirect=["twice"],
+)
 def test_only_the_selected_driver_acts(twice: ServoDirectory, to: str, other: str) -> None:
     operation = twice.agent(io_timeout=30).adjust("app", deploy(to.partition("-")[2]))
     assert operation.ok

@@ -25,7 +25,7 @@ def test_a_timeout_stops_only_the_silent_driver(servo: ServoDirectory) -> None:
     """It is stopped with its tree, before the agent times out."""
     servo.add("01silent", "silent")
     servo.add("02plain", "plain")
-    with servo.agent(io_timeout=3) as agent:
+    with servo.agent(io_timeout=3, asks=False) as agent:
 
         def run() -> Operation:
             (servo.path / "driver.pids").unlink(missing_ok=True)
@@ -135,18 +135,9 @@ def test_endless_progress_does_not_extend_the_limit_of_a_query(servo: ServoDirec
     assert completed.reply["reason"] == "timeout"
 
 
-@pytest.mark.parametrize("blank", [r"\n", r"\r\n\t"])
-def test_blank_lines_do_not_end_a_silence(servo: ServoDirectory, blank: str) -> None:
-    servo.add_script(
-        "01blank",
-        adjust_script(f"""\
-        exec python3 -c "import os
-        lines = ('{blank}' * 100000).encode()
-        while True:
-            os.write(1, lines)"
-        """),
-    )
-    with servo.agent(io_timeout=3) as agent:
+def test_blank_lines_do_not_end_a_silence(servo: ServoDirectory) -> None:
+    servo.add_script("01blank", adjust_script("""exec yes "$(printf '\\n\\r\\n\\t')"\n"""))
+    with servo.agent(io_timeout=2, asks=False) as agent:
         operation = retry_under_load(
             lambda: agent.adjust("app", servo.request("web.cpu")), lambda operation: not operation.timed_out
         )
@@ -256,7 +247,7 @@ def test_lines_that_take_long_to_decode_do_not_stop_the_clock(servo: ServoDirect
 
 def test_no_driver_is_timed_out_while_the_agent_does_not_read(servo: ServoDirectory) -> None:
     # Far more than the pipes and the buffers hold: the driver has to wait.
-    servo.add("01flood", "flood", lines=12000, padding=200)
+    servo.add("01flood", "flood", lines=1500, padding=2000)
     agent = servo.agent(env={"OPTUNE_IO_TIMEOUT": "3"})
     with agent.start_adjust("app", servo.request("01flood.cpu"), reader="block") as running:
         running.wait_for_line(lambda message: "line 1" in message.get("message", ""))
@@ -268,7 +259,7 @@ def test_no_driver_is_timed_out_while_the_agent_does_not_read(servo: ServoDirect
         running.resume_reading()
         operation = running.finish()
     assert operation.ok
-    assert len(operation.progress) == 12000 + 3
+    assert len(operation.progress) == 1500 + 3
 
 
 def test_output_of_an_endless_driver_after_its_stop_does_not_count(
@@ -283,9 +274,9 @@ def test_output_of_an_endless_driver_after_its_stop_does_not_count(
         wait
         """,
     )
-    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "3"})
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
     assert (
-        completed.reply["message"] == "01talks: failed: on --query: did not answer within 2 s and was stopped"
+        completed.reply["message"] == "01talks: failed: on --query: did not answer within 1 s and was stopped"
     )
 
 
@@ -301,6 +292,6 @@ def test_the_last_line_of_a_driver_that_hangs_counts_beside_an_endless_one(
         """,
     )
     servo.add_script("02talks", """#!/bin/sh\nexec yes '{"progress":1}'\n""")
-    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "3"})
+    completed = servo.run("--query", "app", env={"OPTUNE_IO_TIMEOUT": "2"})
     hangs = completed.reply["message"].split("\n")[0]
     assert hangs.startswith("01hangs: failed: last words (on --query: ")

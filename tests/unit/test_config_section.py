@@ -16,7 +16,8 @@ from servo_agg.config_schema import KEYS
 from servo_agg.config_section import parse_section
 from servo_agg.errors import BadConfiguration
 
-LEVELS = 100_000
+LEVELS = 20_000
+"""Far more than an interpreter or libyaml (1,000) nests."""
 
 
 def refusal(text: str) -> str:
