@@ -502,19 +502,25 @@ def test_a_missing_adjust_d_is_a_failure(servo: ServoDirectory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "module", "remedy"),
+    ("line", "module", "remedy", "by"),
     [
         (
             "#!/usr/bin/python3 -u",
             "boto3",
             "boto3 for /usr/bin/python3: /usr/bin/python3 -m pip install boto3",
+            "stderr",
         ),
-        ("#!/usr/bin/env python3", "yaml.nodes", "PyYAML for python3: python3 -m pip install PyYAML"),
-        ("#!/usr/bin/env -S python3 -u", "a.b.c", "a for python3: python3 -m pip install a"),
-        ("#!/bin/sh", "boto3", "boto3 for the Python interpreter that it uses"),
+        (
+            "#!/usr/bin/env python3",
+            "yaml.nodes",
+            "PyYAML for python3: python3 -m pip install PyYAML",
+            "reply",
+        ),
+        ("#!/usr/bin/env -S python3 -u", "a.b.c", "a for python3: python3 -m pip install a", "stderr"),
+        ("#!/bin/sh", "boto3", "boto3 for the Python interpreter that it uses", "stderr"),
+        ("#!/bin/sh", "boto3", "boto3 for the Python interpreter that it uses", "reply"),
     ],
 )
-@pytest.mark.parametrize("by", ["stderr", "reply"])
 def test_a_missing_module_is_to_be_installed_for_the_interpreter_of_the_driver(
     servo: ServoDirectory, line: str, module: str, remedy: str, by: str
 ) -> None:

@@ -390,14 +390,16 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "LANG=C": {"LANG": "C"},
     "warnings are errors": {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"},
     "without asserts and docstrings": {"PYTHONOPTIMIZE": "2"},
-    "no bytecode": {"PYTHONDONTWRITEBYTECODE": "1"},
-    "a hash seed": {"PYTHONHASHSEED": "1"},
-    "no unsafe path": {"PYTHONSAFEPATH": "1"},
+    "what changes little": {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "1",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONSTARTUP": "/nonexistent",
+    },
     "inspect at the end": {"PYTHONINSPECT": "1"},
-    "a start-up file": {"PYTHONSTARTUP": "/nonexistent"},
     "a path that is nowhere": {"PYTHONPATH": "/nonexistent::\udcff"},
     "not UTF-8": {"\udcff\udcfe": "\udcfd", "OPTUNE_VERBOSE_STDERR": "\udcff"},
-    "traced": {"PYTHONTRACEMALLOC": "5", "PYTHONFAULTHANDLER": "1", "PYTHONMALLOC": "debug"},
+    "traced": {"PYTHONTRACEMALLOC": "1", "PYTHONFAULTHANDLER": "1", "PYTHONMALLOC": "debug"},
 }
 
 
