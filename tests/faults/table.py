@@ -351,7 +351,7 @@ def cells() -> Iterator[Cell]:
 
 
 QUICK = {
-    *(f"tree-SIGTERM-{moment.name}" for moment in MOMENTS),
+    *(f"tree-SIGTERM-{moment.name}" for moment in MOMENTS if moment not in (BETWEEN, SECOND_ADJUST)),
     *(f"tree-{fault.name}-first" for fault in EXTERNAL_FAULTS),
     *(f"tree-SIGKILL-{moment}" for moment in ("start", "query", "noting")),
     *(f"{shape}-SIGTERM-first" for shape in ("stopped", "forking", "session", "orphan", "daemon")),

@@ -536,7 +536,7 @@ def test_every_name_in_the_list_of_functions_with_messages_exists() -> None:
 @pytest.mark.parametrize("page", [OPERATIONS, DRIVERS_PAGE], ids=lambda page: page.name)
 def test_every_message_that_a_page_quotes_exists(page: Path) -> None:
     strings = {
-        literal(node) for _, node in nodes() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
+        literal(node) for _, node in trees() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
     }
     # What is put together from several strings of the source.
     strings |= {text for case in CASES for text in (case.message, case.stderr)}

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("name", FLOODS)
+ONLY_LARGE = {"few-files-adjust", "reply-of-objects", "answers-of-values"}
+"""What takes another way, or more memory, than the others only where it is large."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] if name in ONLY_LARGE else []) for name in FLOODS]
+)
 def test_a_small_flood_is_handled(servo: ServoDirectory, name: str) -> None:
     flood = FLOODS[name]
     flood.check(run(servo, flood, flood.quick, deadline=60), flood.quick)

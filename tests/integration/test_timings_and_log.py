@@ -333,14 +333,14 @@ def test_lines_of_many_runs_at_once_are_not_mixed(servo: ServoDirectory) -> None
     for name in names:
         servo.add(name, "plain")
     with contextlib.ExitStack() as stack:
-        runs = [stack.enter_context(servo.start("--query", f"app{number}")) for number in range(8)]
-        assert [run.finish().returncode for run in runs] == [0] * 8
+        runs = [stack.enter_context(servo.start("--query", f"app{number}")) for number in range(5)]
+        assert [run.finish().returncode for run in runs] == [0] * 5
     assert sorted((line["application"], line["driver"]) for line in logged(servo)) == sorted(
-        (f"app{number}", name) for number in range(8) for name in names
+        (f"app{number}", name) for number in range(5) for name in names
     )
     # Each run has an id of its own.
-    assert len({(line["application"], line["run"]) for line in all_logged(servo)}) == 8
-    assert len({line["run"] for line in all_logged(servo)}) == 8
+    assert len({(line["application"], line["run"]) for line in all_logged(servo)}) == 5
+    assert len({line["run"] for line in all_logged(servo)}) == 5
 
 
 def test_the_log_is_appended_to_relative_to_the_servo_directory(servo: ServoDirectory) -> None:
@@ -554,18 +554,8 @@ def test_the_last_line_of_a_run_is_about_the_run(
         assert line["message"] == completed.reply["message"]
     assert line["application"] == next((word for word in words if word in ("app", "bad")), None)
     assert line["seconds"] > 0
-    # All lines of a run have its id.
+    # All lines of a run have its id; that no other run has it is tested where many run at once.
     assert len({line["run"] for line in all_logged(servo)}) == 1
-
-
-def test_each_run_has_an_id_of_its_own(servo: ServoDirectory) -> None:
-    servo.configure("agg: {log: run.log}")
-    servo.add("01a", "plain")
-    for _ in range(2):
-        servo.run("--info")
-    assert [line["phase"] for line in all_logged(servo)] == ["info", "run"] * 2
-    first, _, _, last = (line["run"] for line in all_logged(servo))
-    assert first != last
 
 
 def test_a_run_that_a_signal_has_ended_is_logged_with_it(servo: ServoDirectory) -> None:
@@ -709,15 +699,15 @@ def test_a_log_can_be_renamed_while_runs_go_on(servo: ServoDirectory) -> None:
     servo.add("01a", "plain")
     with contextlib.ExitStack() as stack:
         runs = []
-        for number in range(10):
+        for number in range(6):
             runs.append(stack.enter_context(servo.start("--query", f"app{number}")))
             wait_until((servo.path / "run.log").exists, 30, "the log")
             (servo.path / "run.log").rename(servo.path / f"run.log.{number}")
-        assert [run.finish().returncode for run in runs] == [0] * 10
+        assert [run.finish().returncode for run in runs] == [0] * 6
     names = [path.name for path in servo.path.glob("run.log*")]
     lines = [line for name in names if (servo.path / name).stat().st_size for line in all_logged(servo, name)]
     assert sorted((line["application"], line["phase"]) for line in lines) == sorted(
-        (f"app{number}", phase) for number in range(10) for phase in ("query", "run")
+        (f"app{number}", phase) for number in range(6) for phase in ("query", "run")
     )
 
 

@@ -421,7 +421,7 @@ FLOODS: dict[str, Flood] = {
     "stderr-adjust": Flood(
         "adjust", _noisy("adjust"), _kept_bounded, 10_000_000, 1_000_000_000, verbose=True
     ),
-    "progress": Flood("adjust", _talking, _relayed, 20_000, 1_000_000),
+    "progress": Flood("adjust", _talking, _relayed, 5000, 1_000_000),
     "line-query": Flood("query", _endless_line("query"), _too_long, 5_000_000, 100_000_000),
     "line-adjust": Flood("adjust", _endless_line("adjust"), _too_long, 5_000_000, 100_000_000),
     "bytes-query": Flood("query", _byte_by_byte("query", '{"application":{}}'), _described, 50, 1000),
