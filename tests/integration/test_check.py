@@ -251,8 +251,7 @@ def test_the_installed_program_that_adjust_links_to_is_examined(servo: ServoDire
     installed = servo.path.parent / "installed"
     installed.mkdir()
     shutil.copy(REPOSITORY / "adjust", installed)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "servo_agg", installed / "servo_agg", ignore=ignored)
+    shutil.copytree(REPOSITORY / "servo_agg", installed / "servo_agg")
     (servo.path / "adjust").unlink()
     (servo.path / "adjust").symlink_to(installed / "adjust")
     path = installed / writable

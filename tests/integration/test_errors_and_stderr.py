@@ -114,7 +114,15 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize(("how", "quoted"), HOW.values(), ids=HOW.keys())
+@pytest.mark.parametrize(
+    ("how", "quoted"),
+    [
+        pytest.param(
+            *case, id=name, marks=[pytest.mark.full] if name in ("in capitals", "a blank after it") else []
+        )
+        for name, case in HOW.items()
+    ],
+)
 def test_optune_verbose_stderr_decides_how_much_goes_into_the_message(
     servo: ServoDirectory, how: str | None, quoted: str | None
 ) -> None:

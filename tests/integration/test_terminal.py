@@ -433,7 +433,7 @@ def unwrapped(lines: list[str]) -> str:
     return re.sub(r"( \\)?\n +", " ", "\n".join(lines))
 
 
-@pytest.mark.parametrize("columns", [20, 33, 80])
+@pytest.mark.parametrize("columns", [20, pytest.param(33, marks=pytest.mark.full), 80])
 def test_a_check_is_wrapped_to_the_terminal(
     servo: ServoDirectory, terminals: Terminals, columns: int
 ) -> None:
@@ -633,7 +633,7 @@ def test_only_terminals_with_colors_get_colors(servo: ServoDirectory, terminals:
 
     def checked(on: str, **env: str) -> bytes:
         # Wide enough for the path of the servo directory, so that no line is wrapped.
-        terminal = terminals(2000)
+        terminal = terminals(500)
         run = Session(servo, terminal, on, "--check", "app", env=env)
         assert run.finish() == 1
         return terminal.bytes.replace(b"\r\n", b"\n") if on else run.out()

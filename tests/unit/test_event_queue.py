@@ -192,7 +192,7 @@ def test_many_threads_lose_nothing_and_stay_within_bounds(queue: EventQueue) -> 
     threads = [in_thread(lambda pid=pid: put(pid)) for pid in range(putters)]  # type: ignore[misc]
     # Start to read when the queue is full: only then could data be lost.
     wait_until(lambda: refused, 30, "a refused block")
-    output: dict[int, bytes] = dict.fromkeys(range(putters), b"")
+    output = {pid: bytearray() for pid in range(putters)}
     urgent: list[tuple[int, int]] = []
     ended = 0
     while ended < putters:
