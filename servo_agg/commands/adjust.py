@@ -181,9 +181,9 @@ def take_lock(context: Context) -> None:
             from shlex import quote  # noqa: PLC0415 - needed only for this warning
 
             context.warn(
-                f"warning: another process holds a lock on {directory}, but not on the file {LOCK_FILE}; waited"
-                f" {wait:g} s and continued without this lock; to find the process: fuser -v"
-                f" {quote(directory)}"
+                f"warning: another process holds a lock on {directory}, but not on the file {LOCK_FILE};"
+                f" waited {wait:g} s and continued without this lock; to find the process:"
+                f" fuser -v {quote(directory)}"
             )
         else:
             pid = holder(descriptor)

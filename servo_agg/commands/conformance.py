@@ -424,7 +424,8 @@ class _DriverTest:
         changed = self._find_changed_value()
         if changed is not None:
             path, value = changed
-            what = f"{when}, setting its present values again has no effect: --query shows {_assignment(path, value)}"
+            shown = _assignment(path, value)
+            what = f"{when}, setting its present values again has no effect: --query shows {shown}"
             self.verdicts.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
             self._record_unrestored(path, value)
             return

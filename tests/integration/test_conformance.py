@@ -47,14 +47,14 @@ case $1 in
     for percent in 0 20 40 60 80 100; do
         [ -z "$canceled" ] || fail canceled SIGUSR1 'web.cpu is unchanged'
         echo '{"progress":'$percent'}'
-        sleep 0.25
+        sleep 0.2
     done
     echo "$cpu" >value
     echo '{"status":"ok"}'
     ;;
 esac
 """
-"""A driver that keeps all rules: its adjust takes 1.5 s, and ends with its value in a file."""
+"""A driver that keeps all rules: its adjust takes 1.2 s, and ends with its value in a file."""
 
 GRACE = "agg: {grace: 0.7, cancel_grace: 0.7}\n"
 
@@ -202,14 +202,14 @@ MISTAKES = {
         "40 60", "60 40", "never decreases its progress", "progress went from 60 back to 40"
     ),
     "buffered": Mistake(
-        "'}'\n        sleep 0.25\n    done\n",
-        "'}' >>buffer\n        sleep 0.25\n    done\n    cat buffer; rm buffer\n",
+        "'}'\n        sleep 0.2\n    done\n",
+        "'}' >>buffer\n        sleep 0.2\n    done\n    cat buffer; rm buffer\n",
         "prints progress in time",
         "all of its output came within the last 0.1 s of ",
     ),
     "leaves a process": Mistake(
         """    echo '{"status":"ok"}'""",
-        """    sleep 5 >/dev/null 2>&1 &\n    echo '{"status":"ok"}'""",
+        """    sleep 3 >/dev/null 2>&1 &\n    echo '{"status":"ok"}'""",
         "leaves no process running",
         "still running in the session of the driver: sleep (pid ",
     ),
@@ -336,7 +336,8 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
     rules = {rule["rule"]: rule for rule in final["rules"]}
     assert rules_with(rules, "fail") == {"refuses a value out of range", "accepts another adjust"}
     assert rules["accepts another adjust"]["what"] == (
-        "after it accepted a value out of range, setting its present values again has no effect: --query shows web.cpu=9"
+        "after it accepted a value out of range, setting its present values again has no effect:"
+        " --query shows web.cpu=9"
     )
     assert completed.stderr.decode().splitlines()[-1] == (
         "warning: 01web may still have web.cpu=9 (2 before the test)"
@@ -498,7 +499,7 @@ def assert_passes(path: Path, name: str, **variables: str) -> dict[str, Object]:
     return rules
 
 
-@pytest.mark.parametrize("name", ["10envfile", "20limits"])
+@pytest.mark.parametrize("name", [pytest.param("10envfile", marks=pytest.mark.full), "20limits"])
 def test_the_examples_pass(tmp_path: Path, name: str) -> None:
     shutil.copytree(REPOSITORY / "adjust.d", tmp_path / "adjust.d", ignore=shutil.ignore_patterns("demo"))
     shutil.copy(REPOSITORY / "config.yaml", tmp_path)
@@ -526,7 +527,14 @@ SESSIONS = [
 ]
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+# The quick suite tries the first two; test_docs tries the last one.
+@pytest.mark.parametrize(
+    "session",
+    [
+        pytest.param(session, id=session.name, marks=() if number < 2 else pytest.mark.full)  # noqa: PLR2004 - as above
+        for number, session in enumerate(SESSIONS)
+    ],
+)
 def test_the_drivers_of_the_page_pass(servo: ServoDirectory, session: Session) -> None:
     commands = drivers_of(session)
     if not any("chmod +x" in command for command in commands):

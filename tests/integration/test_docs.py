@@ -461,7 +461,7 @@ def trees() -> Iterator[tuple[Path, ast.AST]]:
             yield path, node
 
 
-def parts_of(path: Path, node: ast.AST) -> Sequence[ast.expr | None]:
+def message_expressions(path: Path, node: ast.AST) -> Sequence[ast.expr | None]:
     """Return the expressions in a node of the source that are messages."""
     if isinstance(node, ast.Call) and node.args:
         called = getattr(node.func, "id", getattr(node.func, "attr", ""))
@@ -491,7 +491,7 @@ def messages() -> list[tuple[str, str]]:
                 continue
             local = names if isinstance(scope, ast.Module) else {**names, **assigned(scope)}
             for node in ast.walk(scope):
-                for part in parts_of(path, node):
+                for part in message_expressions(path, node):
                     for expression in () if part is None else expressions(part, local):
                         message = literal(expression)
                         if " " in message.strip(". "):

@@ -92,8 +92,8 @@ def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(serv
         completed = adjust(servo)
     assert completed.reply["status"] == "ok"
     assert completed.stderr.decode() == on_stderr(
-        f"warning: another process holds a lock on {servo.path}, but not on the file .servo-agg.lock; waited 1 s"
-        f" and continued without this lock; to find the process: fuser -v {servo.path}\n"
+        f"warning: another process holds a lock on {servo.path}, but not on the file .servo-agg.lock;"
+        f" waited 1 s and continued without this lock; to find the process: fuser -v {servo.path}\n"
     )
 
 
