@@ -253,7 +253,7 @@ class _DriverTest:
         try:
             return normalize_description(outcome.body)
         except SchemaError as error:
-            what = f"on --query: its answer is not a description: {error}"
+            what = f"on --query: its reply is not a description: {error}"
             self.verdicts.record_failure(rules.QUERY, what, rules.QUERY_REMEDY)
             return None
 
@@ -376,7 +376,8 @@ class _DriverTest:
                 tried.append(assignment)
         if not tried:
             self.verdicts.record_not_tested(
-                [rules.REFUSAL, rules.EXPLANATION], "no value can be out of range"
+                [rules.REFUSAL, rules.EXPLANATION],
+                "no setting has a limit or list that a value could violate",
             )
             return False
         refused = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
@@ -425,7 +426,7 @@ class _DriverTest:
         if changed is not None:
             path, value = changed
             shown = _assignment(path, value)
-            what = f"{when}, setting its present values again has no effect: --query shows {shown}"
+            what = f"{when}, an adjust with its present values has no effect: --query shows {shown}"
             self.verdicts.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
             self._record_unrestored(path, value)
             return

@@ -120,7 +120,7 @@ def _judge_timing(verdicts: Verdicts, adjust: ObservedAdjust) -> None:
         what = f"the first line after {adjust.first_progress_at - adjust.began_at:.1f} s"
         verdicts.record_pass(rules.TIMING, what)
     elif adjust.first_percent is not None and adjust.first_percent >= _DONE:
-        verdicts.record_not_tested([rules.TIMING], f"its first progress is the last one, {_DONE}")
+        verdicts.record_not_tested([rules.TIMING], f"its only progress is the final {_DONE}")
     else:
         what = f"all of its output came within the last {_END_WINDOW:g} s of {seconds:.1f} s"
         verdicts.record_failure(rules.TIMING, what, rules.TIMING_REMEDY)

@@ -127,7 +127,7 @@ MISTAKES = {
         '{"application":{"components":{"web":{"settings":{"cpu":\'"$setting"\'}}}}}',
         '{"cpu":\'"$setting"\'}',
         "answers --query",
-        "on --query: its answer is not a description: ",
+        "on --query: its reply is not a description: ",
     ),
     "fails on --query after an adjust": Mistake(
         "    setting=",
@@ -336,7 +336,7 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
     rules = {rule["rule"]: rule for rule in final["rules"]}
     assert rules_with(rules, "fail") == {"refuses a value out of range", "accepts another adjust"}
     assert rules["accepts another adjust"]["what"] == (
-        "after it accepted a value out of range, setting its present values again has no effect:"
+        "after it accepted a value out of range, an adjust with its present values has no effect:"
         " --query shows web.cpu=9"
     )
     assert completed.stderr.decode().splitlines()[-1] == (
@@ -531,7 +531,7 @@ SESSIONS = [
 @pytest.mark.parametrize(
     "session",
     [
-        pytest.param(session, id=session.name, marks=() if number < 2 else pytest.mark.full)  # noqa: PLR2004 - as above
+        pytest.param(session, id=session.name, marks=() if number < 2 else pytest.mark.full)
         for number, session in enumerate(SESSIONS)
     ],
 )

@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,8 @@ def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(serv
     assert completed.reply["status"] == "ok"
     assert completed.stderr.decode() == on_stderr(
         f"warning: another process holds a lock on {servo.path}, but not on the file .servo-agg.lock;"
-        f" waited 1 s and continued without this lock; to find the process: fuser -v {servo.path}\n"
+        f" waited 1 s and continued without this lock; to find the process:"
+        f" fuser -v {quote(str(servo.path))}\n"
     )
 
 
