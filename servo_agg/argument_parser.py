@@ -45,7 +45,7 @@ Runs every executable file in ./adjust.d as a driver, and merges the answers.
   -h, --help            print this text
 
 Example: adjust demo --set web.cpu=4 --timings
-Exit status: 0 success, 1 failure, problem or cancel, 2 wrong usage, 128+n signal n.
+Exit status: 0 ok, 1 failure, problem or cancel, 2 wrong usage, 128+n signal n.
 """
 
 _OPERATIONS: dict[str, Operation] = {
