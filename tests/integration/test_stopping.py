@@ -317,7 +317,7 @@ def processes_of(command: list[str]) -> list[int]:
 
 def is_running(pid: int, command: list[str]) -> bool:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
     except OSError:
         return False
     return [os.path.basename(words[0]), *words[1:-1]] == command and alive(pid)
