@@ -88,11 +88,6 @@ class Process:
     def __hash__(self) -> int:
         return hash((self.pid, self.start_time))
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it can start another process now."""
-        return not (self.is_zombie or self.is_stopped or self.uninterruptible)
-
     def variable(self, name: str) -> str | None:
         """Return the value of a variable in its environment, "" if there is none, None if unknown.
 

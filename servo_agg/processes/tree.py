@@ -143,8 +143,11 @@ FORK_QUIET_PERIOD = 0.1
 _QUIET_PERIOD = 0.01
 """The same otherwise, in seconds."""
 
-_FREEZE_WAIT = 0.03
-"""Seconds to wait until processes that got SIGSTOP have stopped."""
+_FREEZE_WAIT = 0.25
+"""Seconds to wait until processes that got SIGSTOP have stopped: they may have to wait for a processor."""
+
+_UNSTOPPABLE_WAIT = 0.03
+"""The same for those that no signal stops for now. That may last, but ends after a moment in a fork."""
 
 _FREEZE_POLL_INTERVAL = 0.001
 """Seconds between two looks at them."""
@@ -413,11 +416,20 @@ def discover_members(trees: Iterable[Tree]) -> None:
 
 
 def _wait_until_stopped(pids: set[int]) -> None:
-    """Wait until processes that got SIGSTOP cannot start another process."""
-    until = time.monotonic() + _FREEZE_WAIT
-    while pids and time.monotonic() < until:
-        processes = read_each(pids, read_process)
-        pids = {pid for pid, process in processes.items() if process is not None and process.is_running}
+    """Wait until processes that got SIGSTOP cannot start another process.
+
+    A process that is in a fork when it gets SIGSTOP starts the other process before it stops.
+    """
+    began_at = time.monotonic()
+    while pids:
+        processes = [process for process in read_each(pids, read_process).values() if process is not None]
+        seconds = time.monotonic() - began_at
+        pids = {
+            process.pid
+            for process in processes
+            if not (process.is_zombie or process.is_stopped)
+            and seconds < (_UNSTOPPABLE_WAIT if process.is_unkillable() else _FREEZE_WAIT)
+        }
         time.sleep(_FREEZE_POLL_INTERVAL)
 
 
