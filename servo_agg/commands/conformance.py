@@ -5,7 +5,7 @@ Rules:
   is not tested.
 - The driver is adjusted with its present values and with values out of range, and it gets a cancel and
   SIGTERM. Then its present values are restored. Queries in between show which values it has.
-- An adjust ends at the limit of silence, or after 20 times that time.
+- An adjust is stopped after the limit of silence, and in any case after 20 times that limit.
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ class _DriverTest:
     # What all answers have in common.
 
     def _judge_output(self, outcome: Outcome, rule: str) -> bool:
-        """Judge output and exit status; return whether the reply can be judged. `rule`: the rule about it."""
+        """Judge output and exit status; return whether the reply can be judged.
+
+        `rule`: the rule about the reply.
+        """
         facts = outcome.facts
         call = f"on {facts.option}" if facts.option else "in an adjust"
         if facts.failure == "malformed":
@@ -168,6 +171,9 @@ class _DriverTest:
             self.verdicts.record_failure(rule, outcome.message, self._remedy(outcome))
             return False
         self.verdicts.record_pass(rules.STDOUT)
+        if facts.killed_by is not None:
+            self.verdicts.record_not_tested([rules.EXIT], f"{call} it was killed by {facts.killed_by}")
+            return True
         if not facts.exit_code:
             self.verdicts.record_pass(rules.EXIT)
             return True
@@ -207,8 +213,10 @@ class _DriverTest:
         body = outcome.body
         self._has_cancel = body.get("has_cancel") is True
         findings = [*lint_info(body)]
-        if body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
+        if body.get("status", "ok") != "ok":
             self.verdicts.record_failure(rules.INFO, outcome.message, rules.INFO_REMEDY)
+        elif outcome.facts.killed_by is not None:
+            self.verdicts.record_failure(rules.INFO, outcome.message, rules.CAUSE_REMEDY)
         elif findings:
             what = "; ".join(map(str, findings))
             self.verdicts.record_failure(rules.INFO, what, "; ".join(finding.remedy for finding in findings))
@@ -248,7 +256,7 @@ class _DriverTest:
         if not self._judge_output(outcome, rules.QUERY):
             return None
         if outcome.body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
-            self.verdicts.record_failure(rules.QUERY, outcome.message, "fix the cause that the message names")
+            self.verdicts.record_failure(rules.QUERY, outcome.message, rules.CAUSE_REMEDY)
             return None
         try:
             return normalize_description(outcome.body)
@@ -280,7 +288,7 @@ class _DriverTest:
             self.verdicts.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), self._adjust_remedy())
         self._test_remaining_processes(adjust)
         if not self.verdicts.has_passed(rules.ADJUST):
-            self.verdicts.record_not_tested(rules.RULES, "it does not accept its present values")
+            self.verdicts.record_not_tested(rules.RULES, "an adjust with its present values has not passed")
             return
         tried = ["a value out of range"] if self._test_refusal() else []
         tried += ["a cancel"] if self._test_cancel(adjust) else []
@@ -291,30 +299,37 @@ class _DriverTest:
 
     def _judge_effect(self, adjust: ObservedAdjust) -> None:
         """Judge whether a query still shows the present values after an adjust with them."""
-        changed = self._find_changed_value()
-        if changed is None:
+        changed = self._query_changes(rules.ADJUST)
+        if changed == {}:
             self.verdicts.record_pass(rules.ADJUST, f"within {adjust.seconds:.1f} s")
-            return
-        path, value = changed
-        given = _assignment(path, self._present_values[path])
-        what = f"after an adjust with {given}, --query shows {format_value(value)}"
-        self.verdicts.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
-        self._record_unrestored(path, value)
+        for path, value in (changed or {}).items():
+            given = _assignment(path, self._present_values[path])
+            what = f"after an adjust with {given}, --query shows {_value_shown(value)}"
+            self.verdicts.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
+            self._record_unrestored(path, value)
 
-    def _find_changed_value(self) -> tuple[SettingPath, Any] | None:
-        """Query the driver again; return a setting whose value is not the present one, and that value.
+    def _query_changes(self, rule: str) -> dict[SettingPath, Any] | None:
+        """Query the driver again; return a setting whose value is not as before the test, with its value now.
 
-        Return None if there is no such setting, or if the driver does not describe its settings now.
+        The value is None if the driver does not describe the setting any more. Return {} if all values are as
+        before, None if the query fails: then `rule` is not tested.
         """
-        settings = dict(iter_settings(self._describe() or {}))
+        description = self._describe()
+        if description is None:
+            self.verdicts.record_not_tested([rule], "on --query it does not describe its settings any more")
+            return None
+        settings = dict(iter_settings(description))
         for path, present in self._present_values.items():
             setting = settings.get(path)
-            if isinstance(setting, dict) and not is_equal(setting.get("value"), present):
-                return path, setting.get("value")
-        return None
+            value = setting.get("value") if isinstance(setting, dict) else None
+            if not is_equal(value, present):
+                return {path: value}
+        return {}
 
     def _record_unrestored(self, path: SettingPath, value: Any) -> None:
         """Record a value that the driver may have now and did not have before the test."""
+        if value is None:
+            return
         before = (
             f" ({format_value(self._present_values[path])} before the test)"
             if path in self._present_values
@@ -381,12 +396,11 @@ class _DriverTest:
             )
             return False
         refused = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
-        changed = self._find_changed_value()
-        if changed is None:
+        changed = self._query_changes(rules.REFUSAL)
+        if changed == {}:
             self.verdicts.record_pass(rules.REFUSAL, f"refused {refused}")
-        else:
-            path, value = changed
-            what = f"refused {refused}, but --query shows {_assignment(path, value)}"
+        for path, value in (changed or {}).items():
+            what = f"refused {refused}, but --query shows {_setting_shown(path, value)}"
             self.verdicts.record_failure(rules.REFUSAL, what, rules.REFUSAL_REMEDY)
             self._record_unrestored(path, value)
         return True
@@ -422,16 +436,15 @@ class _DriverTest:
         if not adjust.says_ok:
             self._record_no_recovery(when, adjust)
             return
-        changed = self._find_changed_value()
-        if changed is not None:
-            path, value = changed
-            shown = _assignment(path, value)
+        changed = self._query_changes(rules.RECOVERY)
+        if changed == {}:
+            self._unrestored = ""
+            self.verdicts.record_pass(rules.RECOVERY, when)
+        for path, value in (changed or {}).items():
+            shown = _setting_shown(path, value)
             what = f"{when}, an adjust with its present values has no effect: --query shows {shown}"
             self.verdicts.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
             self._record_unrestored(path, value)
-            return
-        self._unrestored = ""
-        self.verdicts.record_pass(rules.RECOVERY, when)
 
     def _record_no_recovery(self, when: str, adjust: ObservedAdjust) -> None:
         what = f"{when}, it does not accept its present values: {adjust.outcome.message}"
@@ -524,3 +537,11 @@ def _change(path: SettingPath, value: Any) -> Object:
 def _assignment(path: SettingPath, value: Any) -> str:
     """Return a setting and its value for a message: `web.cpu=4`."""
     return f"{setting_name(path)}={format_value(value)}"
+
+
+def _value_shown(value: Any) -> str:
+    return "no value" if value is None else format_value(value)
+
+
+def _setting_shown(path: SettingPath, value: Any) -> str:
+    return f"no value of {setting_name(path)}" if value is None else _assignment(path, value)

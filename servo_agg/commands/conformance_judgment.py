@@ -22,7 +22,10 @@ _MAX_VALUE_COLUMNS = 60
 """Columns of a value in a message; the middle of a longer one is left out."""
 
 _MIN_REMAINING = 0.5
-"""Seconds that an adjust must still need when it gets a signal. A shorter one may end before it reacts."""
+"""Seconds that an adjust must still need when it gets a signal.
+
+If less remains, the adjust may end before the driver handles the signal.
+"""
 
 _MIN_TIMED = 1.0
 """Seconds that an adjust must take before the timing of its progress is judged."""
@@ -155,7 +158,7 @@ def explanation_problem(outcome: Outcome) -> str:
     """Return what is wrong with the reply to a refused or canceled adjust, "" if nothing is."""
     body = outcome.body
     if not body:
-        return f"gave no reply ({outcome.message})"
+        return outcome.message
     for key in ("status", "reason", "message"):
         word = body.get(key)
         if not isinstance(word, str) or not word.strip():

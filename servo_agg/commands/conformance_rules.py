@@ -1,7 +1,7 @@
 """The rules of a conformance test, the verdict on each, and the report (SPEC 14.41, 14.42, 14.49). Pure.
 
 Rules:
-- Each rule has one verdict. The first failure decides. A rule without a verdict is not tested.
+- The verdict on a rule is its first failure, else its first pass, else `not-tested`.
 - A failure says what was seen and what to do.
 """
 
@@ -72,6 +72,8 @@ QUERY_REMEDY = (
     'answer {"application": {"components": {"NAME": {"settings": {"NAME": {"value": 4, "type": "range",'
     ' "min": 1, "max": 8, "step": 1}}}}}}'
 )
+
+CAUSE_REMEDY = "fix the cause that the message names"
 
 DURATION_REMEDY = "limit the time of an adjust: when it takes too long, end it and report a failure"
 

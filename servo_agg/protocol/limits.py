@@ -73,9 +73,19 @@ def values_outside(described: JsonObject) -> list[Any]:
         return [_value_not_among(values)]
     least, most, step = (described.get(key) for key in ("min", "max", "step"))
     distance = step if is_number(step) and step > 0 else 1
-    outside = [_sum(most, distance)] if is_number(most) else []
-    outside += [_sum(least, -distance)] if is_number(least) else []
-    return [value for value in outside if violation(described, value)]
+    outside = [(_sum(most, distance), most)] if is_number(most) else []
+    outside += [(_sum(least, -distance), least)] if is_number(least) else []
+    return [
+        value for value, limit in outside if violation(described, value) and not _is_same_float(value, limit)
+    ]
+
+
+def _is_same_float(number: float, other: float) -> bool:
+    """Return whether a driver that computes in floats cannot tell two numbers apart."""
+    try:
+        return float(number) == float(other)
+    except OverflowError:
+        return True
 
 
 def _value_not_among(values: list[Any]) -> Any:

@@ -253,7 +253,7 @@ MISTAKES = {
         "|| fail rejected",
         "|| exit 1 || fail rejected",
         "explains what it refuses",
-        "web.cpu=9: gave no reply (exited with status 1, gave no reply)",
+        "web.cpu=9: exited with status 1, gave no reply",
     ),
     "no handler": Mistake(
         "    trap 'canceled=yes' USR1\n",
@@ -272,7 +272,7 @@ MISTAKES = {
         "fail canceled",
         "exit 1 || fail",
         "ends when canceled",
-        "after SIGUSR1: gave no reply",
+        "after SIGUSR1: exited with status 1, gave no reply",
     ),
     "ignores SIGTERM": Mistake(
         "trap terminate TERM", "trap '' TERM", "ends on SIGTERM", "did not end within "
@@ -320,6 +320,38 @@ def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: M
     assert rules[broken.rule]["what"].startswith(broken.what)
     # Only one of them changes a value for good.
     assert (b"may still have" in completed.stderr) == (broken is MISTAKES["another value"])
+
+
+def test_a_driver_that_forgets_its_settings_fails(servo: ServoDirectory) -> None:
+    forgetful = TEMPLATE.replace(
+        "--query)\n", """--query)\n    [ ! -e value ] || { echo '{"settings":{}}'; exit; }\n"""
+    )
+    servo.add_script("01web", forgetful)
+    _, rules = run_driver_test(servo, "01web")
+    assert rules_with(rules, "fail") == {"accepts its present values"}
+    assert (
+        rules["accepts its present values"]["what"]
+        == "after an adjust with web.cpu=2, --query shows no value"
+    )
+
+
+def test_what_a_failing_query_leaves_open_is_not_tested(servo: ServoDirectory) -> None:
+    # The third query comes after the values out of range.
+    fails_later = """--query)
+    echo query >>queries
+    [ $(wc -l <queries) -lt 3 ] || fail failed gone 'no cluster'
+"""
+    servo.add_script("01web", TEMPLATE.replace("--query)\n", fails_later))
+    _, rules = run_driver_test(servo, "01web")
+    assert rules_with(rules, "fail") == {"answers --query"}
+    assert rules_with(rules, "not-tested") == {"refuses a value out of range", "accepts another adjust"}
+
+
+def test_a_driver_that_is_killed_has_no_exit_status(servo: ServoDirectory) -> None:
+    servo.add_script("01web", """#!/bin/sh\necho '{"version":"1.0"}'\nkill -KILL $$\n""")
+    _, rules = run_driver_test(servo, "01web", "--read-only")
+    assert "exits with the right status" in rules_with(rules, "not-tested")
+    assert rules["answers --info"]["remedy"] == "fix the cause that the message names"
 
 
 def test_every_rule_is_broken_by_a_driver_of_the_table() -> None:
