@@ -41,6 +41,9 @@ _MAX_MISTAKES = 20
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
+_MAX_PATTERN = 1000
+"""Characters of the longest name pattern: the time to translate one grows with its square (SPEC 11.14)."""
+
 _MAX_SOURCE = 1000
 """Characters of the file that are read for a value."""
 
@@ -160,7 +163,14 @@ class _Section:
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in own:
             name = self._name(key)
-            if pairs.setdefault(name, (key, value))[0] is not key:
+            if name not in KEYS and self._holds(node) and not self._holds(key):
+                mistakes.append(
+                    BadConfiguration(
+                        f"{_place(node)}: an alias (*NAME) in section {SECTION} stands for an unknown key;"
+                        f" {key_hint('')}"
+                    )
+                )
+            elif pairs.setdefault(name, (key, value))[0] is not key:
                 mistakes.append(
                     BadConfiguration(
                         f"{_place(key)}: {SECTION}.{_shortened(name)} is set twice; remove one of the two"
@@ -187,6 +197,11 @@ class _Section:
                 f"{_place(node)}: {SECTION}.{name} is {self._shown(node)}, expected {expected}"
             )
         for pattern in value if isinstance(value, list) else ():
+            if len(pattern) > _MAX_PATTERN:
+                raise BadConfiguration(
+                    f"{_place(node)}: a pattern of {SECTION}.{name} is longer than {_MAX_PATTERN} characters;"
+                    f" shorten it: {_shortened(pattern)!r}"
+                )
             reversed_ = _reversed_range(pattern)
             if reversed_:
                 raise BadConfiguration(
@@ -217,7 +232,7 @@ class _Section:
 
     def _shown(self, node: yaml.Node) -> str:
         """Return a value as it is written in the file, shortened; a string in quotes."""
-        if node.tag == _TEXT:
+        if node.tag == _TEXT and isinstance(node.value, str):
             return f"the string {_shortened(node.value)!r}"
         return _shortened(self._source(node)) or "empty"
 

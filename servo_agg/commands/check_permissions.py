@@ -158,7 +158,9 @@ class _Search:
         """Return a path relative to the servo directory if it is inside; the directory itself is absolute."""
         path = os.path.normpath(os.path.join(self._servo, path))
         start = os.path.join(self._servo, "")
-        return path.removeprefix(start)
+        path = path.removeprefix(start)
+        # A program such as chmod must not take it for an option.
+        return f"./{path}" if path.startswith("-") else path
 
     def _named(self, path: str, target: str) -> str:
         given, found = self._shown(path), self._shown(target)

@@ -267,6 +267,13 @@ NOT_YAML = "config.yaml is not valid YAML"
             "agg: {complete: ['[0-9a-z]', '[!a-f9-0]']}\n",
             f"config.yaml, line 1: {REVERSED.format('complete', '9-0', '0-9')}: '[!a-f9-0]'",
         ),
+        (
+            f"agg: {{serial: ['{'[a-' * 400}']}}\n",
+            (
+                "config.yaml, line 1: a pattern of agg.serial is longer than 1000 characters; shorten it:"
+                f" '{('[a-' * 400)[:80]}...'"
+            ),
+        ),
         # Lines are counted as an editor counts them.
         (
             "k8s: \U0001f600\r\nagg: {grace: [1, 2]}\r\n",
@@ -278,6 +285,11 @@ NOT_YAML = "config.yaml is not valid YAML"
             f"config.yaml, line 1: unknown key 'password' in section agg; {THE_KEYS}",
         ),
         ("k8s: &k8s SECRET\nagg: *k8s\n", f"config.yaml, line 1: {NO_MAPPING}"),
+        ("k8s: &k8s SECRET\nagg: !!str [*k8s]\n", f"config.yaml, line 2: {NO_MAPPING}, got !!str [*k8s]"),
+        (
+            "k8s: &k8s SECRET\nagg:\n  *k8s : 4\n",
+            f"config.yaml, line 3: an alias (*NAME) in section agg stands for an unknown key; {THE_KEYS}",
+        ),
         *(
             (f"k8s:\n  password: {value}\nagg: {{grace: 1}}\n", f"{NOT_YAML} at line 2, column 13")
             for value in ("@SECRET", "`SECRET", "%SECRET", "!SECRET!x y")
