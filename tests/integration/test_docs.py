@@ -415,12 +415,12 @@ def literal(node: ast.expr | None) -> str:
     return "..."
 
 
-Texts = dict[str, list[ast.expr]]
+Assignments = dict[str, list[ast.expr]]
 """What is assigned to each name of a module or function."""
 
 
-def assigned(scope: ast.AST) -> Texts:
-    found: Texts = {}
+def assignments_in(scope: ast.AST) -> Assignments:
+    found: Assignments = {}
     for node in ast.walk(scope):
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -433,7 +433,7 @@ def assigned(scope: ast.AST) -> Texts:
     return found
 
 
-def expressions(node: ast.expr, names: Texts) -> Iterator[ast.expr]:
+def expressions(node: ast.expr, names: Assignments) -> Iterator[ast.expr]:
     """Yield the strings of the source that an expression may be."""
     if isinstance(node, ast.IfExp):
         yield from expressions(node.body, names)
@@ -443,7 +443,7 @@ def expressions(node: ast.expr, names: Texts) -> Iterator[ast.expr]:
             yield from expressions(element, names)
     elif isinstance(node, ast.Name):
         for value in names.get(node.id, ()):
-            # A name that is assigned from another one is of no use here.
+            # One level only: names that are assigned from one another would never end.
             yield from expressions(value, {})
     elif isinstance(node, ast.BinOp) and isinstance(node.left, ast.Name):
         yield from expressions(node.left, names)
@@ -459,7 +459,7 @@ def modules() -> list[tuple[Path, ast.Module]]:
     return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in (REPOSITORY / "adjust", *paths)]
 
 
-def trees() -> Iterator[tuple[Path, ast.AST]]:
+def nodes() -> Iterator[tuple[Path, ast.AST]]:
     for path, module in modules():
         for node in ast.walk(module):
             yield path, node
@@ -488,12 +488,12 @@ def messages() -> list[tuple[str, str]]:
     """Return each place where a message is made, with the message."""
     found: dict[tuple[str, str], None] = {}
     for path, module in modules():
-        everywhere = assigned(module)
+        everywhere = assignments_in(module)
         names = {name: values for name, values in everywhere.items() if name.isupper() or name[0] == "_"}
         for scope in ast.walk(module):
             if not isinstance(scope, (ast.Module, ast.FunctionDef)):
                 continue
-            local = names if isinstance(scope, ast.Module) else {**names, **assigned(scope)}
+            local = names if isinstance(scope, ast.Module) else {**names, **assignments_in(scope)}
             for node in ast.walk(scope):
                 for part in message_expressions(path, node):
                     for expression in () if part is None else expressions(part, local):
@@ -547,14 +547,14 @@ def test_every_message_is_explained() -> None:
 
 def test_every_name_in_the_list_of_functions_with_messages_exists() -> None:
     # The attribute `_debug` is a function.
-    names = {getattr(node, "name", getattr(node, "attr", "")) for _, node in trees()} | {"ValueError"}
+    names = {getattr(node, "name", getattr(node, "attr", "")) for _, node in nodes()} | {"ValueError"}
     assert names >= set(MESSAGE_ARGUMENT)
 
 
 @pytest.mark.parametrize("page", [OPERATIONS, DRIVERS_PAGE], ids=lambda page: page.name)
 def test_every_message_that_a_page_quotes_exists(page: Path) -> None:
     strings = {
-        literal(node) for _, node in trees() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
+        literal(node) for _, node in nodes() if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
     }
     # What is put together from several strings of the source.
     strings |= {text for case in CASES for text in (case.message, case.stderr)}
