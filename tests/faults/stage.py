@@ -164,7 +164,7 @@ class Stage:
 
     def start(self) -> None:
         """Start the adjust."""
-        agent = Agent(self.servo.path, env={**self.servo.env, **self.env}, asks=False)
+        agent = Agent(self.servo.path, env={**self.servo.env, **self.env}, calls_info=False)
         request: Mapping[str, Any] = self.servo.request(*(f"{name}.cpu" for name in NAMES))
         self._running = agent.start_adjust("app", request, reader="block")
         self._acted_at = time.monotonic()

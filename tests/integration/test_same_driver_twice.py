@@ -60,7 +60,7 @@ def test_each_finds_its_own_section(twice: ServoDirectory) -> None:
 
 @pytest.mark.parametrize(("to", "other"), [(CANARY, MAIN), (MAIN, CANARY)])
 def test_only_the_selected_driver_acts(twice: ServoDirectory, to: str, other: str) -> None:
-    operation = twice.agent(io_timeout=30, asks=False).adjust("app", deploy(to.partition("-")[2]))
+    operation = twice.agent(io_timeout=30, calls_info=False).adjust("app", deploy(to.partition("-")[2]))
     assert operation.ok
     assert operation.reply["drivers"][to]["reason"] == "success"
     assert (operation.reply["drivers"][other]["status"], operation.reply["drivers"][other]["reason"]) == (

@@ -25,7 +25,7 @@ def test_a_timeout_stops_only_the_silent_driver(servo: ServoDirectory) -> None:
     """It is stopped with its tree, before the agent times out."""
     servo.add("01silent", "silent")
     servo.add("02plain", "plain")
-    with servo.agent(io_timeout=3, asks=False) as agent:
+    with servo.agent(io_timeout=3, calls_info=False) as agent:
 
         def run() -> Operation:
             (servo.path / "driver.pids").unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def test_endless_progress_does_not_extend_the_limit_of_a_query(servo: ServoDirec
 
 def test_blank_lines_do_not_end_a_silence(servo: ServoDirectory) -> None:
     servo.add_script("01blank", adjust_script("""exec yes "$(printf '\\n\\r\\n\\t')"\n"""))
-    with servo.agent(io_timeout=2, asks=False) as agent:
+    with servo.agent(io_timeout=2, calls_info=False) as agent:
         operation = retry_under_load(
             lambda: agent.adjust("app", servo.request("web.cpu")), lambda operation: not operation.timed_out
         )

@@ -488,9 +488,9 @@ class Agent:
 
     `env` is laid over the environment that the tests give every child; None removes a variable. `io_timeout`
     in seconds is the agent's timeout and becomes OPTUNE_IO_TIMEOUT; None means no limit and leaves the
-    variable to `env`. `asks`: whether it calls `--info` before an adjust as the real one does; that takes a
-    run of its own, and the answer matters only where the agent cancels. `is_ours`: whether the program is
-    this project's, so that all JSON on its stdout must match the schemas of docs/schemas.
+    variable to `env`. `calls_info`: whether it calls `--info` before an adjust, as the real agent does.
+    Without it the agent cannot cancel. `is_ours`: whether the program is this project's, so that all JSON on
+    its stdout must match the schemas of docs/schemas.
     """
 
     def __init__(
@@ -500,14 +500,14 @@ class Agent:
         *,
         env: Mapping[str, str | None] | None = None,
         io_timeout: float | None = None,
-        asks: bool = True,
+        calls_info: bool = True,
         is_ours: bool = True,
     ) -> None:
         self.directory = directory
         self.command = list(command)
         self.env = dict(env or {})
         self.io_timeout = io_timeout
-        self.asks = asks
+        self.calls_info = calls_info
         self.is_ours = is_ours
         if io_timeout is not None:
             self.env["OPTUNE_IO_TIMEOUT"] = f"{io_timeout:g}"
@@ -586,10 +586,13 @@ class Agent:
         """Start an adjust; the result is a context manager.
 
         `on_progress` is the HTTP POST that the real agent makes for each progress line: nothing is read until
-        it returns, and once it has returned "cancel" each progress line is answered with a signal.
+        it returns, and once it has returned "cancel" each progress line is answered with a signal. Raise
+        ValueError if it is given and the agent does not call `--info`, which says how to cancel.
         """
+        if on_progress is not None and not self.calls_info:
+            raise ValueError("on_progress needs calls_info: only --info says how to cancel")
         stdin = request if isinstance(request, bytes) else json.dumps(request).encode()
-        has_cancel = self.asks and bool(self.info(app)["has_cancel"])
+        has_cancel = self.calls_info and bool(self.info(app)["has_cancel"])
         return self._start([app], Behavior(stdin, has_cancel, self.io_timeout, on_progress, reader))
 
     def _start(self, arguments: list[str], behavior: Behavior) -> Running:

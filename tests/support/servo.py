@@ -236,10 +236,10 @@ class ServoDirectory:
         *,
         env: Mapping[str, str | None] | None = None,
         io_timeout: float | None = None,
-        asks: bool = True,
+        calls_info: bool = True,
     ) -> Agent:
         """Return an agent of this directory; see `Agent`."""
-        return Agent(self.path, env={**self.env, **(env or {})}, io_timeout=io_timeout, asks=asks)
+        return Agent(self.path, env={**self.env, **(env or {})}, io_timeout=io_timeout, calls_info=calls_info)
 
     def start(
         self,
@@ -301,8 +301,8 @@ class ServoDirectory:
         io_timeout: float | None = None,
         reader: Reader = "byte",
     ) -> Running:
-        """Start an adjust like `adjust`, as an agent does that never cancels and so needs no `--info`."""
-        agent = self.agent(env=env, io_timeout=io_timeout, asks=False)
+        """Start an adjust like `adjust`, without an `--info` before it. To cancel it, send SIGUSR1."""
+        agent = self.agent(env=env, io_timeout=io_timeout, calls_info=False)
         return agent.start_adjust("app", self.request(*settings), reader=reader)
 
     def log(self, *, phase: str | None = None) -> list[Event]:
