@@ -705,8 +705,9 @@ def copy_program(servo: ServoDirectory, name: str = "servo_agg") -> None:
     """Copy the program into a servo directory, its package under another name if one is given."""
     (servo.path / "adjust").unlink(missing_ok=True)
     shutil.copy(REPOSITORY / "adjust", servo.path)
-    # `cp` is faster than `shutil`. Bytecode is used only if the times of the sources are preserved.
-    subprocess.run(["cp", "-Rp", REPOSITORY / "servo_agg", servo.path / name], check=True)
+    # Other workers write bytecode to files of these names, and rename them. The times of the sources are
+    # preserved: without them, the bytecode is not used.
+    shutil.copytree(REPOSITORY / "servo_agg", servo.path / name, ignore=shutil.ignore_patterns("*.pyc.*"))
 
 
 @pytest.mark.parametrize(
