@@ -18,7 +18,7 @@ CANARY, MAIN = "k8s-canary", "k8s-main"
 SKIPPED = "Skipped due to 'adjust_on' condition"
 
 
-WAYS = pytest.mark.parametrize("twice", ["link", "copy", "link to elsewhere"], indirect=True)
+WAYS = ["link", "copy", "link to elsewhere"]
 
 
 @pytest.fixture
@@ -51,13 +51,18 @@ def written(servo: ServoDirectory) -> dict[str, Any]:
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
-@WAYS
+@pytest.mark.parametrize("twice", WAYS, indirect=True)
 def test_each_finds_its_own_section(twice: ServoDirectory) -> None:
     components = twice.run("--query", "app").reply["application"]["components"]
     assert list(components) == ["web-canary", "web"]
     assert components["web"]["settings"]["cpu"]["value"] == 2
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [pytest.param(way, marks=[] if way == "link" else [pytest.mark.full]) for way in WAYS],
+    indirect=True,
+)
 @pytest.mark.parametrize(("to", "other"), [(CANARY, MAIN), (MAIN, CANARY)])
 def test_only_the_selected_driver_acts(twice: ServoDirectory, to: str, other: str) -> None:
     operation = twice.agent(io_timeout=30, calls_info=False).adjust("app", deploy(to.partition("-")[2]))
