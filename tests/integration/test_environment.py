@@ -390,7 +390,7 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "LANG=C": {"LANG": "C"},
     "warnings are errors": {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"},
     "without asserts and docstrings": {"PYTHONOPTIMIZE": "2"},
-    "what changes little": {
+    "other variables of Python": {
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "1",
         "PYTHONSAFEPATH": "1",
@@ -718,7 +718,7 @@ def copy_program(servo: ServoDirectory, name: str = "servo_agg") -> None:
         for words, quick in (
             (["--query", "app"], True),
             (["app"], True),
-            # What these import after the drivers have run is found out where it is removed.
+            # The modules that these load late are covered by `removed`.
             (["--check"], command == REMOVED),
             (["--plan", "app"], command == REMOVED),
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 ONLY_LARGE = {"few-files-adjust", "reply-of-objects", "answers-of-values"}
-"""What takes another way, or more memory, than the others only where it is large."""
+"""Floods that test something of their own only at full size."""
 
 
 @pytest.mark.parametrize(

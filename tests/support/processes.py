@@ -247,7 +247,7 @@ def _command_line(pid: int) -> str:
 
 
 def _read(path: str) -> bytes:
-    """Return the content of a file of /proc, "" if it cannot be read.
+    """Return the content of a file of /proc, b"" if it cannot be read.
 
     After each test the files of all processes are read, and file objects would take most of that time.
     """

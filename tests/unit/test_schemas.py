@@ -348,7 +348,7 @@ NOT_MATCHING: dict[str, list[Any]] = {
 }
 
 
-# Hundreds of instances would take several times as long as a test each.
+# One test for each schema: one for each instance would take several times as long.
 
 
 @pytest.mark.parametrize("name", MATCHING)
