@@ -3,6 +3,7 @@
 Rules (SPEC 4, 8, 13):
 - stdout goes to the event queue in blocks. While the queue is full, the worker keeps one block and does not
   read stdout, so the driver waits. stderr goes to a bounded buffer and is always read.
+- An incomplete line on stderr is shown before the exit is reported.
 - A worker decides nothing and parses nothing. Exit and end of output are two events, in any order.
 - Output that a child of the driver keeps open is read for 0.25 s after the exit; then what the pipe holds is
   read, however long the queue is full; then the pipe is closed.
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from servo_agg.drivers.events import EventQueue
 
     class ShowStderr(Protocol):
-        """Shows what the driver `name` writes to stderr; `block` is None at the end of it."""
+        """Shows what the driver `name` writes to stderr.
+
+        With `block` None, shows an incomplete line: at the exit of the driver and at the end of its stderr.
+        """
 
         def __call__(self, name: str, block: bytes | None, /) -> None:  # noqa: D102 - see the class
             ...
