@@ -83,7 +83,7 @@ def _cause(stop: _Stop) -> tuple[int, str]:
         if stop.opening == '"' and stop.character and "\\" in (stop.character, stop.before[-1:]):
             return stop.number, "has an unknown escape sequence in double quotes; use single quotes"
         if not _is_closed(stop.lines, stop.outer):
-            return stop.outer[0], f"has a {stop.opening} that is not closed; {_CLOSE}"
+            return stop.outer[0], f"has a {stop.opening} that is not closed; {_CLOSE[stop.opening]}"
     cause = _unquoted_value(stop) or _text_after_value(stop)
     if not cause and not stop.lines[stop.outer[0]][: stop.outer[1]].strip():
         # The part begins its line.
@@ -198,7 +198,10 @@ def _quoted(line: str) -> str:
     return repr(line.rstrip()[:_SHOWN])
 
 
-_CLOSE = "close it, or put the value in quotes"
+_CLOSE = {
+    **dict.fromkeys("\"'", "close it"),
+    **dict.fromkeys("[{", "close it, or put the value in quotes"),
+}
 _INDENT_EQUALLY = "indent all entries of a mapping or list equally"
 _REMOVE_VALUE = "indent both lines equally, or remove that value"
 

@@ -302,7 +302,8 @@ def test_a_section_that_cannot_be_read_is_refused_with_this_message(text: str, m
 
 
 HAS_VALUE = "which already has a value; indent both lines equally, or remove that value"
-NOT_CLOSED = "that is not closed; close it, or put the value in quotes"
+NOT_CLOSED = "that is not closed; close it"
+BRACKET_NOT_CLOSED = f"{NOT_CLOSED}, or put the value in quotes"
 INDENTATION = (
     "is indented differently from the lines above it; indent all entries of a mapping or list equally"
 )
@@ -323,9 +324,9 @@ SYNTAX_ERRORS = [
     # Quotes and brackets.
     ('  log: "x\n  grace: 5', 2, f'has a " {NOT_CLOSED}'),
     ("  grace: 5\n  log: 'x", 3, f"has a ' {NOT_CLOSED}"),
-    ("  serial: [a, b\n  grace: 5", 2, f"has a [ {NOT_CLOSED}"),
-    ("  serial: [a, b\nk8s: [SECRET]", 2, f"has a [ {NOT_CLOSED}"),
-    ("  serial: [{a, b]", 2, f"has a {{ {NOT_CLOSED}"),
+    ("  serial: [a, b\n  grace: 5", 2, f"has a [ {BRACKET_NOT_CLOSED}"),
+    ("  serial: [a, b\nk8s: [SECRET]", 2, f"has a [ {BRACKET_NOT_CLOSED}"),
+    ("  serial: [{a, b]", 2, f"has a {{ {BRACKET_NOT_CLOSED}"),
     ("  serial: ['a' 'b']", 2, "needs a comma or quotes at column 16"),
     ("  log: 'it's'", 2, "has text after a closing quote; put the whole value in quotes"),
     ("  serial: ['a'-*, b]", 2, "has text after a closing quote; put the whole value in quotes"),
