@@ -222,6 +222,12 @@ def test_cancel_without_has_cancel_is_sigkill(tmp_path: Path) -> None:
     assert operation.last_reply is None
 
 
+def test_on_progress_needs_an_agent_that_calls_info(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, calls_info=False)
+    with pytest.raises(ValueError, match="calls_info"):
+        agent.start_adjust("app", {}, on_progress=lambda _: None)
+
+
 def test_an_error_in_on_progress_fails_the_test_and_ends_the_program(tmp_path: Path) -> None:
     def fail(message: dict[str, Any]) -> None:
         raise RuntimeError(str(message))
