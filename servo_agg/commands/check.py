@@ -237,7 +237,7 @@ def _pattern_problems(context: Context) -> list[Problem]:
 
 
 def _log_problems(what: str) -> list[Problem]:
-    remedy = "make it writable for the agent's user, or name another file as agg.log in config.yaml"
+    remedy = "as agg.log in config.yaml, name a file that the agent's user may write to"
     return [Problem((), "", what, remedy)] if what else []
 
 

@@ -34,7 +34,7 @@ class TestedDriver:
     name          its name in adjust.d
     application   APP
     adjust_limit  seconds for which it may be silent in an adjust
-    query_limit   seconds in which it must answer --info and --query
+    query_limit   seconds for which it may be silent in --info and --query
     outcomes      the outcomes of the call that ended the test, else empty
     """
 

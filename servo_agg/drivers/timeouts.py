@@ -54,8 +54,9 @@ LATE_READ_ALLOWANCE = 0.2
 """Seconds after the deadline of a query in which output that was written before is still read (SPEC 9.8)."""
 
 CHECK_TIMEOUT = 30.0
-"""Seconds in which each driver must answer a check, unless I is less (SPEC 14.14). Without a limit all
-drivers have this time together, so that a check ends."""
+"""Seconds of silence after which a driver that is checked is stopped, unless I is less (SPEC 14.14).
+
+Without a limit, all drivers together have this time in each phase, so that a check ends."""
 
 
 class Timeouts:

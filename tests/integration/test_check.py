@@ -224,7 +224,7 @@ MISTAKES = {
     "log in a directory that does not exist": Mistake(
         configure("log: logs/agg.log"),
         ("the log logs/agg.log cannot be written: ",),
-        "make it writable for the agent's user, or name another file as agg.log in config.yaml",
+        "as agg.log in config.yaml, name a file that the agent's user may write to",
     ),
 }
 

@@ -204,7 +204,7 @@ MISTAKES = {
     "buffered": Mistake(
         "'}'\n        sleep 0.2\n    done\n",
         "'}' >>buffer\n        sleep 0.2\n    done\n    cat buffer; rm buffer\n",
-        "prints progress in time",
+        "does not buffer its progress",
         "all of its output came within the last 0.1 s of ",
     ),
     "leaves a process": Mistake(

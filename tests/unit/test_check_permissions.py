@@ -68,8 +68,9 @@ def link_driver(servo: Path) -> Path:
     return target
 
 
-def a_file(name: str, mode: int = 0o644) -> Callable[[Path], Opened]:
-    return lambda servo: Opened(put_file(servo / name, mode), f"{name} {AS_US}", f"chmod o-w {name}")
+def a_file(name: str, mode: int = 0o644, shown: str = "") -> Callable[[Path], Opened]:
+    shown = shown or name
+    return lambda servo: Opened(put_file(servo / name, mode), f"{shown} {AS_US}", f"chmod o-w {shown}")
 
 
 def linked_driver(servo: Path) -> Opened:
@@ -145,6 +146,7 @@ OPENED: dict[str, Callable[[Path], Opened]] = {
         )
     },
     "executable": a_file("restart.sh", 0o755),
+    "name that begins with a dash": a_file("-x.py", shown="./-x.py"),
     "config.yaml": lambda servo: Opened(
         put_file(servo / "config.yaml"), f"config.yaml {TELLS}", "chmod o-w config.yaml"
     ),
