@@ -4,7 +4,8 @@ Rules (SPEC 4, 8, 13):
 - stdout goes to the event queue in blocks. While the queue is full, the worker keeps one block and does not
   read stdout, so the driver waits. stderr goes to a bounded buffer and is always read.
 - An incomplete line on stderr is shown before the exit is reported.
-- A worker decides nothing and parses nothing. Exit and end of output are two events, in any order.
+- A worker decides nothing, and parses nothing but the lines of stderr. Exit and end of output are two
+  events, in any order.
 - Output that a child of the driver keeps open is read for 0.25 s after the exit; then what the pipe holds is
   read, however long the queue is full; then the pipe is closed.
 - The worker alone closes its descriptors.
@@ -12,6 +13,7 @@ Rules (SPEC 4, 8, 13):
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import time
@@ -26,12 +28,9 @@ if TYPE_CHECKING:
     from servo_agg.drivers.events import EventQueue
 
     class ShowStderr(Protocol):
-        """Shows what the driver `name` writes to stderr.
+        """Shows a line that the driver `name` has written to stderr."""
 
-        With `block` None, shows an incomplete line: at the exit of the driver and at the end of its stderr.
-        """
-
-        def __call__(self, name: str, block: bytes | None, /) -> None:  # noqa: D102 - see the class
+        def __call__(self, name: str, line: bytes, /) -> None:  # noqa: D102 - see the class
             ...
 
 
@@ -42,6 +41,9 @@ MAX_PIPE_SIZE = 1 << 20
 """Bytes of the largest pipe that an unprivileged process can request: no more can wait in it."""
 
 _BLOCK_SIZE = 64 << 10
+
+_LINE_LIMIT = 4096
+"""Bytes of an incomplete line of stderr that are held back."""
 
 _HEAD_SIZE = 16 << 10
 _TAIL_SIZE = 48 << 10
@@ -96,6 +98,7 @@ class Worker:
         self._stdin = memoryview(stdin)
         self._queue = queue
         self._show_stderr = show_stderr
+        self._incomplete_line = b""
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._held: Output | None = None
@@ -180,16 +183,31 @@ class Worker:
         self._queue.put_after_output(OutputClosed(self._pid, cut=cut))
 
     def _read_stderr(self) -> None:
-        block = _read(self._err, MAX_PIPE_SIZE if self._drained else _BLOCK_SIZE)
+        # After the exit, all that the pipe holds: an incomplete line is shown then.
+        exited = self._drain_until is not None
+        block = _read(self._err, MAX_PIPE_SIZE if exited else _BLOCK_SIZE)
         if block:
             self.stderr.add(block)
-            if self._show_stderr is not None:
-                self._show_stderr(self._name, block)
+            self._show_lines(block)
         if block == b"" or self._drained:
             self._unwatch(self._err)
             os.close(self._err)
-            if self._show_stderr is not None:
-                self._show_stderr(self._name, None)
+            self._show_lines(None)
+
+    def _show_lines(self, block: bytes | None) -> None:
+        """Show the lines of stderr that `block` completes; with None also an incomplete line."""
+        if self._show_stderr is None:
+            return
+        *lines, rest = (self._incomplete_line + (block or b"")).split(b"\n")
+        shown = 0
+        if block is None:
+            shown = len(rest)
+        elif len(rest) > _LINE_LIMIT:
+            # A character of which only a part has arrived is held back.
+            _, shown = codecs.utf_8_decode(rest, "replace")
+        self._incomplete_line = rest[shown:]
+        for line in [*lines, rest[:shown]] if shown else lines:
+            self._show_stderr(self._name, line)
 
     def _write_stdin(self) -> None:
         if self._in is None:
@@ -217,8 +235,7 @@ class Worker:
         self._close_stdin()
         # Once the coordinator knows of the exit, the run can end before this thread reads again.
         self._handlers.get(self._err, _do_nothing)()
-        if self._show_stderr is not None:
-            self._show_stderr(self._name, None)
+        self._show_lines(None)
         self._queue.put(Exited(self._pid))
 
 

@@ -51,9 +51,6 @@ def is_utf8_terminal(descriptor: int) -> bool:
 _INDENT = "    "
 """What begins the further lines of a text that is wrapped."""
 
-_LINE_LIMIT = 4096
-"""Bytes of an incomplete line of a driver's stderr that are held back."""
-
 _REDRAW_INTERVAL = 0.1
 """Seconds between two drawings of a status line whose percentage has not changed."""
 
@@ -73,8 +70,6 @@ class Console:
         self._has_status_line = has_status_line
         self._on_terminal = os.isatty(2)
         self._utf8 = is_utf8_terminal(2)
-        # The incomplete last line of each driver's stderr.
-        self._incomplete: dict[str, bytes] = {}
         self._percent: int | None = None
         self._message = ""
         self._activity = ""
@@ -112,20 +107,11 @@ class Console:
         if self._verbose and not self._writer.full:
             self.show(f"[{time.monotonic() - self._started:.3f}] {text}{to_text(body)}")
 
-    def show_stderr(self, name: str, block: bytes | None) -> None:
-        """Show what a driver wrote to its stderr, line by line; with None also an incomplete line.
-
-        Called from the driver's worker.
-        """
-        *lines, rest = (self._incomplete.pop(name, b"") + (block or b"")).split(b"\n")
-        if rest and (block is None or len(rest) > _LINE_LIMIT):
-            lines.append(rest)
-        elif rest:
-            self._incomplete[name] = rest
-        for line in lines:
-            if not self._writer.full:
-                text = line.decode("utf-8", "replace").rstrip("\r")
-                self.show(f"{name}: {text}")
+    def show_stderr(self, name: str, line: bytes) -> None:
+        """Show a line that a driver wrote to its stderr. Called from the driver's worker."""
+        if not self._writer.full:
+            text = line.decode("utf-8", "replace").rstrip("\r")
+            self.show(f"{name}: {text}")
 
     def progress(self, percent: int, text: str) -> None:
         """Show the progress of an adjust in the status line."""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.agent import Agent
 from tests.support.processes import wait_until
+from tests.support.sources import adjust_script
 
 if TYPE_CHECKING:
     from tests.support.servo import Completed, ServoDirectory
@@ -186,6 +187,29 @@ def test_an_incomplete_line_on_stderr_is_shown_at_the_exit(servo: ServoDirectory
     completed = servo.run("-v", "--query", "app")
     os.kill(int((servo.path / "service").read_text(encoding="ascii")), signal.SIGKILL)
     assert b"01driver: no newline\n" in completed.stderr
+
+
+def test_lines_of_an_adjust_and_of_the_info_of_a_cancel_are_not_mixed(servo: ServoDirectory) -> None:
+    script = adjust_script(
+        """\
+        rm -f asked
+        printf 'half a line ' >&2
+        echo '{"progress":50,"message":"working"}'
+        until [ -e asked ]; do sleep 0.02; done
+        echo 'and the rest' >&2
+        echo '{"status":"ok"}'
+        """
+    )
+    servo.add_script("01works", script.replace("--info) ", "--info) echo 'a debug line' >&2; : >asked; "))
+    agent = Agent(servo.path, ["./adjust", "-v"], env=servo.env)
+    with agent.start_adjust("app", servo.request("web.cpu")) as running:
+        running.wait_for_line(lambda message: message.get("message") == "01works: working")
+        running.send_signal(signal.SIGUSR1)
+        operation = running.finish()
+    assert operation.reply["status"] == "canceled"
+    lines = operation.stderr.decode("ascii").splitlines()
+    assert "01works: a debug line" in lines
+    assert "01works: half a line and the rest" in lines
 
 
 def test_stderr_of_drivers_at_once_is_shown_in_whole_lines(servo: ServoDirectory) -> None:
