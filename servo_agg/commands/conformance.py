@@ -168,7 +168,7 @@ class _DriverTest:
             self.verdicts.record_not_tested([rule], f"{call} its output is not JSON")
             return False
         if facts.failure is not None:
-            self.verdicts.record_failure(rule, outcome.message, self._remedy(outcome))
+            self.verdicts.record_failure(rule, outcome.message, *self._remedy(outcome))
             return False
         self.verdicts.record_pass(rules.STDOUT)
         if facts.killed_by is not None:
@@ -186,22 +186,25 @@ class _DriverTest:
             self.verdicts.record_failure(rules.EXIT, what, rules.EXIT_REMEDY)
         return True
 
-    def _remedy(self, outcome: Outcome) -> str:
+    def _remedy(self, outcome: Outcome) -> tuple[str, ...]:
+        """Return what to do about a failure, then the commands in it."""
         call = outcome.facts.option
-        path = quote(f"adjust.d/{self._driver.name}")
         if outcome.facts.failure == "cannot-start":
-            return f"fix that, then verify with: {path} --info {quote(self._driver.application)}"
+            path = quote(f"adjust.d/{self._driver.name}")
+            command = f"{path} --info {quote(self._driver.application)}"
+            return f"fix that, then verify with: {command}", command
         if outcome.facts.failure == "timeout" and not call:
-            return (
+            text = (
                 f"print a progress line at least every {self._driver.adjust_limit:g} s, and exit after the"
                 " reply; or set OPTUNE_IO_TIMEOUT to a larger value"
             )
+            return (text,)
         if outcome.facts.failure == "timeout":
             limit = self._driver.query_limit
             # A larger value does not change the limit of a check.
             longer = ", or set OPTUNE_IO_TIMEOUT to a larger value" if limit < CHECK_TIMEOUT else ""
-            return f"answer {call} within {limit:g} s{longer}"
-        return "find out why SIGKILL does not end its processes"
+            return (f"answer {call} within {limit:g} s{longer}",)
+        return ("find out why SIGKILL does not end its processes",)
 
     # The rules about --info and --query.
 
@@ -285,7 +288,7 @@ class _DriverTest:
         elif judged and adjust.says_ok and adjust.outcome.facts.killed_by is None:
             self._judge_effect(adjust)
         elif judged:
-            self.verdicts.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), self._adjust_remedy())
+            self.verdicts.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), *self._adjust_remedy())
         self._test_remaining_processes(adjust)
         if not self.verdicts.has_passed(rules.ADJUST):
             self.verdicts.record_not_tested(rules.RULES, "an adjust with its present values has not passed")
@@ -337,13 +340,16 @@ class _DriverTest:
         )
         self._unrestored = f"{_assignment(path, value)}{before}"
 
-    def _adjust_remedy(self) -> str:
+    def _adjust_remedy(self) -> tuple[str, str]:
+        """Return what to do about an adjust that fails, and the command in it."""
         path, value = next(iter(self._present_values.items()))
         assignment = quote(f"{dotted_path(path)}={value if isinstance(value, str) else to_json(value)}")
-        return (
+        command = f"./adjust -v {quote(self._driver.application)} --set {assignment}"
+        text = (
             'end with `{"status":"ok"}` and exit status 0 when the values are in effect; to see its messages,'
-            f" run: ./adjust -v {quote(self._driver.application)} --set {assignment}"
+            f" run: {command}"
         )
+        return text, command
 
     def _test_remaining_processes(self, adjust: ObservedAdjust) -> None:
         if adjust.outcome.facts.exit_code is None or adjust.outcome.facts.signals_sent:
@@ -368,6 +374,7 @@ class _DriverTest:
                 rules.PROCESSES,
                 f"still running in the session of the driver: {names}",
                 rules.PROCESSES_REMEDY,
+                rules.SERVICE_COMMAND,
             )
         else:
             self.verdicts.record_pass(rules.PROCESSES)

@@ -81,9 +81,11 @@ EFFECT_REMEDY = "apply the value from the input, and make --query report the val
 
 TIMING_REMEDY = "flush stdout after each line, and print progress before and during each wait"
 
+SERVICE_COMMAND = "setsid SERVICE </dev/null >/dev/null 2>&1 &"
+
 PROCESSES_REMEDY = (
     "wait for all processes that the driver starts; if a service must keep running, start it in its own"
-    " session: setsid SERVICE </dev/null >/dev/null 2>&1 &"
+    f" session: {SERVICE_COMMAND}"
 )
 
 EXPLANATION_REMEDY = (
@@ -110,19 +112,21 @@ RECOVERY_REMEDY = "at the start of an adjust, remove what an earlier one may hav
 class Verdict:
     """The verdict on a rule.
 
-    rule     one of RULES
-    verdict  `pass`, `fail` or `not-tested`
-    what     what was seen, or why it was not tested; "" if there is nothing to say
-    remedy   what to do about a failure, else ""
+    rule      one of RULES
+    verdict   `pass`, `fail` or `not-tested`
+    what      what was seen, or why it was not tested; "" if there is nothing to say
+    remedy    what to do about a failure, else ""
+    commands  the commands in `remedy`, in order
     """
 
-    __slots__ = ("remedy", "rule", "verdict", "what")
+    __slots__ = ("commands", "remedy", "rule", "verdict", "what")
 
-    def __init__(self, rule: str, verdict: VerdictWord, what: str, remedy: str = "") -> None:
+    def __init__(self, rule: str, verdict: VerdictWord, what: str, remedy: str = "", *commands: str) -> None:
         self.rule = rule
         self.verdict = verdict
         self.what = what
         self.remedy = remedy
+        self.commands = commands
 
     def as_object(self) -> Object:
         """Return the JSON object of this verdict: `{"rule", "verdict", "what", "remedy"}` (SPEC 14.49)."""
@@ -149,10 +153,10 @@ class Verdicts:
         if rule not in self._known or self._known[rule].verdict == "not-tested":
             self._known[rule] = Verdict(rule, "pass", what)
 
-    def record_failure(self, rule: str, what: str, remedy: str) -> None:
-        """Record that the driver broke a rule, unless an earlier failure is known."""
+    def record_failure(self, rule: str, what: str, remedy: str, *commands: str) -> None:
+        """Record that the driver broke a rule, unless an earlier failure is known. See Verdict."""
         if rule not in self._known or self._known[rule].verdict != "fail":
-            self._known[rule] = Verdict(rule, "fail", what, remedy)
+            self._known[rule] = Verdict(rule, "fail", what, remedy, *commands)
 
     def record_not_tested(self, rules: Sequence[str], why: str) -> None:
         """Record why rules are not tested. Rules with a verdict keep it."""
@@ -188,14 +192,15 @@ def report_text(verdicts: Verdicts, width: int | None) -> str:
     text_width = None if width is None else width - rule_width - label_width - _GAPS
     rows = [["rule", "verdict", "what was seen, and the remedy"]]
     for verdict in verdicts:
-        texts = [verdict.what, f"remedy: {verdict.remedy}" if verdict.remedy else ""]
-        texts = [_shortened(text) for text in texts if text]
+        texts = [text for text in (_shortened(verdict.what), _remedy_text(verdict)) if text]
         head = [verdict.rule, _LABELS[verdict.verdict]]
         if text_width is not None and text_width < _MIN_TEXT_COLUMNS:
             rows.append([*head, ""])
-            rows += [[line] for text in texts for line in wrap(text, width, _INDENT, _INDENT)]
+            rows += [
+                [line] for text in texts for line in wrap(text, width, _INDENT, _INDENT, verdict.commands)
+            ]
             continue
-        lines = [line for text in texts for line in wrap(text, text_width, "", "")] or [""]
+        lines = [line for text in texts for line in wrap(text, text_width, "", "", verdict.commands)] or [""]
         rows += [[*(head if number == 0 else ["", ""]), line] for number, line in enumerate(lines)]
     if text_width is not None and text_width < _MIN_TEXT_COLUMNS:
         rows[0][2] = ""
@@ -209,6 +214,15 @@ def report_text(verdicts: Verdicts, width: int | None) -> str:
             f"{passed} passed, {failed} failed, {not_tested} not tested",
         ]
     )
+
+
+def _remedy_text(verdict: Verdict) -> str:
+    """Return the remedy as the table shows it, "" if there is none; no command in it is changed."""
+    text = f"remedy: {verdict.remedy}" if verdict.remedy else ""
+    for command in verdict.commands:
+        if command not in _shortened(text):
+            text = text.replace(command, "the command that --json shows")
+    return _shortened(text)
 
 
 def _shortened(text: str) -> str:

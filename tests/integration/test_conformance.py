@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -511,6 +512,28 @@ def test_the_table_fits_the_terminal(width: int | None) -> None:
     assert width is None or max(map(len, lines)) <= max(width, 42)
     text = " ".join(" ".join(lines).split())
     assert "FAIL" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 90, None])
+def test_a_command_in_the_table_can_be_copied(width: int | None) -> None:
+    found = Verdicts()
+    command = "./adjust -v demo --set 'web.inst_type=m5 large'"
+    found.record_failure(RULES[0], "it failed", f"see its messages: {command}", command)
+    lines = [line.strip() for line in report_text(found, width).splitlines()]
+    script = "\n".join(lines)
+    script = script[script.index("./adjust") :].partition("\n" + RULES[1])[0]
+    assert ("\\\n" in script) is (width is not None)
+    assert shlex.split(script.replace("\\\n", "")) == shlex.split(command)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\x1bb", "a" * 1000], ids=["newline", "escape", "long"])
+def test_the_table_shows_no_command_with_another_value(value: str) -> None:
+    found = Verdicts()
+    command = f"./adjust -v demo --set {shlex.quote(f'web.s={value}')}"
+    found.record_failure(RULES[0], "it failed", f"see its messages: {command}", command)
+    text = report_text(found, None)
+    assert "remedy: see its messages: the command that --json shows\n" in text
+    assert "./adjust" not in text
 
 
 # Drivers that people read.
