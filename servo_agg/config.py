@@ -203,9 +203,11 @@ def _list_adjust_d(directory: str) -> Listing:
     if not os.access("adjust.d", os.X_OK):
         from shlex import quote  # noqa: PLC0415 - needed only for this error
 
+        quoted = quote(path)
         raise MissingAdjustD(
             f"cannot run the files in {path}: this user has no execute permission on the directory; run:"
-            f" chmod +x {quote(path)}"
+            f" chmod +x {quoted}",
+            f"chmod +x {quoted}",
         )
     listing.sort()
     return listing

@@ -45,9 +45,11 @@ def read_section(errors: list[UserError] | None = None) -> dict[str, Any]:
     try:
         import yaml  # noqa: F401, PLC0415 - it takes 14 ms, which is spent only for a section `agg`
     except ImportError:
+        command = f"{install_command()} PyYAML"
         raise BadEnvironment(
             f"{FILE} may have a section {SECTION} (it contains the word {SECTION}), but PyYAML, which is"
-            f" needed to read it, is missing; install PyYAML: {install_command()} PyYAML"
+            f" needed to read it, is missing; install PyYAML: {command}",
+            command,
         ) from None
     try:
         text = content.decode().removeprefix("\ufeff")

@@ -160,7 +160,7 @@ class Coordinator:
         if os.isatty(1):
             # It must be gone from a terminal that shows both before the answer is written.
             self._stderr.drain(0.25)
-        self._write_result(result.final)
+        self._write_result(result)
         self.status = result.status
         written = self._loop.flush()
         if not written:
@@ -172,7 +172,8 @@ class Coordinator:
         self._stderr.drain(0.25)
         self._finish()
 
-    def _write_result(self, final: dict[str, Any] | str) -> None:
+    def _write_result(self, result: Result) -> None:
+        final = result.final
         if isinstance(final, str):
             if self._arguments.for_people:
                 # Its control characters are escaped already, and it may contain any letter.
@@ -181,7 +182,7 @@ class Coordinator:
                 text = encode_printable(final, utf8=is_utf8_terminal(1))
             self._stdout.write(text + b"\n")
         elif self._arguments.for_people:
-            self._console.warn(f"adjust: {final['message']}")
+            self._console.warn(f"adjust: {final['message']}", *result.commands)
         else:
             self._stdout.write(encode(final))
 
@@ -218,11 +219,10 @@ class Coordinator:
                 return stopped_result(self._loop.cause)
             if isinstance(error, MissingAdjustD) and self._arguments.operation == "version":
                 # Whoever asks for the version need not be in a servo directory.
-                self._console.warn(f"warning: {error}")
+                self._console.warn(f"warning: {error}", *error.commands)
                 return Result(query.version_line([]), 0)
-            return Result(
-                {"status": error.status, "reason": error.reason, "message": truncate(str(error))}, 1
-            )
+            final = {"status": error.status, "reason": error.reason, "message": truncate(str(error))}
+            return Result(final, 1, commands=error.commands)
         except Exception as error:  # noqa: BLE001 - the agent needs a final object after any error
             self.crashed = True
             return Result(internal_error_result(error, self._console.debug), 1)
@@ -256,7 +256,9 @@ class Coordinator:
             started=STARTED,
             send=self._send,
             # The result of a check contains all warnings. Only a terminal shows them earlier, too.
-            warn=self._console.warn if errors is None or os.isatty(2) else self._console.debug,
+            warn=self._console.warn
+            if errors is None or os.isatty(2)
+            else lambda line, *_: self._console.debug(line),
             debug=self._console.debug,
             locks=self._locks,
             watchdog_alive=self._watchdog.is_alive,

@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """The run cannot go on. `str(error)` is the message of the final object."""
+    """The run cannot go on. `str(error)` is the message of the final object.
+
+    commands  the commands in the message, in order
+    """
 
     status = "failed"
     reason = "unknown"
+
+    def __init__(self, message: str, *commands: str) -> None:
+        super().__init__(message)
+        self.commands = commands
 
 
 class BadInput(UserError):

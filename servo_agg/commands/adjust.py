@@ -77,10 +77,11 @@ def require_psutil() -> None:
     try:
         load_psutil()
     except Exception as error:  # noqa: BLE001 - without enough memory it may fail with any error
+        command = f"{install_command()} --upgrade psutil"
         raise BadEnvironment(
             "the Python package psutil, which an adjust needs to stop drivers with all their processes, is"
-            f" missing or broken ({resource_error(error) or error});"
-            f" install psutil: {install_command()} --upgrade psutil"
+            f" missing or broken ({resource_error(error) or error}); install psutil: {command}",
+            command,
         ) from None
 
 
@@ -180,10 +181,11 @@ def take_lock(context: Context) -> None:
             # Any user who may read the directory can hold this lock: it must not prevent an adjust.
             from shlex import quote  # noqa: PLC0415 - needed only for this warning
 
+            command = f"fuser -v {quote(directory)}"
             context.warn(
                 f"warning: another process holds a lock on {directory}, but not on the file {LOCK_FILE};"
-                f" waited {wait:g} s and continued without this lock; to find the process:"
-                f" fuser -v {quote(directory)}"
+                f" waited {wait:g} s and continued without this lock; to find the process: {command}",
+                command,
             )
         else:
             pid = holder(descriptor)

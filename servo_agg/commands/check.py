@@ -20,7 +20,7 @@ from servo_agg.commands.query import (
     version_of,
 )
 from servo_agg.config import STDERR_WORDS, VERBOSE_STDERR, quoted_value
-from servo_agg.errors import Conflict, UserError, close_matches, install_command
+from servo_agg.errors import Conflict, UserError, close_matches
 from servo_agg.output.tables import pluralize
 from servo_agg.protocol.lint import lint_description, lint_info
 from servo_agg.protocol.settings import iter_settings, join_names
@@ -162,7 +162,7 @@ def _directory_problems(context: Context) -> list[Problem]:
         require_psutil()
     except UserError as error:
         what = str(error).partition("; install psutil: ")[0]
-        command = f"{install_command()} --upgrade psutil"
+        (command,) = error.commands
         remedy = f"install psutil: {command}; every adjust fails until then"
         problems.append(Problem((), "", what, remedy, command))
     return problems

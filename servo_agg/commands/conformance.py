@@ -110,7 +110,7 @@ def _find_driver(config: Config, name: str) -> str:
     listing = config.listing
     if name in listing.not_executable:
         path = quote(f"adjust.d/{name}")
-        raise BadInput(f"adjust.d/{name} is not executable; run: chmod +x {path}")
+        raise BadInput(f"adjust.d/{name} is not executable; run: chmod +x {path}", f"chmod +x {path}")
     if name in listing.leftovers or name in listing.documents:
         raise BadInput(f"adjust.d/{name} is ignored because of its name; give it another name")
     if name in listing.unreachable:

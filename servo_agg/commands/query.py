@@ -34,17 +34,25 @@ if TYPE_CHECKING:
 class Result:
     """How a run ended.
 
-    final    the final object, or a text for people
-    status   the exit status
-    failure  the `status`, `reason` and `message` of a failure for the log, if `final` does not have them
+    final     the final object, or a text for people
+    status    the exit status
+    failure   the `status`, `reason` and `message` of a failure for the log, if `final` does not have them
+    commands  the commands in the message of `final`, in order
     """
 
-    __slots__ = ("failure", "final", "status")
+    __slots__ = ("commands", "failure", "final", "status")
 
-    def __init__(self, final: Object | str, status: int, failure: Object | None = None) -> None:
+    def __init__(
+        self,
+        final: Object | str,
+        status: int,
+        failure: Object | None = None,
+        commands: Sequence[str] = (),
+    ) -> None:
         self.final = final
         self.status = status
         self.failure = failure
+        self.commands = commands
 
     def summary(self) -> Object:
         """Return `status`, `reason` and `message` of the run; those of a success may be missing."""
@@ -62,7 +70,7 @@ class Context:
     loop            waits for events, and knows why the run must end
     started         when this program started, on the clock of `loop`
     send            `send(*objects)` sends objects to the agent, one per line
-    warn            `warn(line)` writes a line to stderr
+    warn            `warn(line, *commands)` writes a line to stderr; `commands`: those in it, in order
     debug           `debug(line)` writes a line to stderr with `-v`
     locks           descriptors of what an adjust must lock, see `servo_agg.lock`
     watchdog_alive  `watchdog_alive()` returns whether the watchdog runs
@@ -78,7 +86,7 @@ class Context:
         *,
         started: float,
         send: Callable[..., None],
-        warn: Callable[[str], None],
+        warn: Callable[..., None],
         debug: Callable[[str], None],
         locks: Sequence[int],
         watchdog_alive: Callable[[], bool],

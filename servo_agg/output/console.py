@@ -80,14 +80,15 @@ class Console:
         self._drawn_at = 0.0
         self._lock = threads.Lock()
 
-    def warn(self, text: str) -> None:
-        """Show a text for people, wrapped to the width of a terminal."""
+    def warn(self, text: str, *commands: str) -> None:
+        """Show a text for people, wrapped to the width of a terminal. `commands`: those in it, in order."""
         if self._on_terminal:
             from servo_agg.output.tables import wrap  # noqa: PLC0415 - needed only on a terminal
 
             width = terminal_width(2)
             lines = (self.escape(line.expandtabs()) for line in text.split("\n"))
-            text = "\n".join("\n".join(wrap(line, width, "", _INDENT)) for line in lines)
+            escaped = [self.escape(command) for command in commands]
+            text = "\n".join("\n".join(wrap(line, width, "", _INDENT, escaped)) for line in lines)
         self.show(text)
 
     def show(self, text: str) -> None:

@@ -8,9 +8,11 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from typing import TYPE_CHECKING
@@ -19,13 +21,14 @@ import pyte
 import pytest
 
 from servo_agg.output.tables import display_width
+from tests.support.locks import held
 from tests.support.processes import DeadlineError, environment
-from tests.support.sources import adjust_script, answer_script
+from tests.support.servo import ServoDirectory
+from tests.support.sources import adjust_script, answer_script, without_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from tests.support.servo import ServoDirectory
+    from pathlib import Path
 
 if TYPE_CHECKING:
     Terminals = Callable[[int], "Terminal"]
@@ -469,6 +472,40 @@ def test_a_wrapped_command_can_be_copied(servo: ServoDirectory, terminals: Termi
     assert "\n" in command
     subprocess.run(["sh", "-c", command], cwd=servo.path, check=True)
     assert all(os.access(servo.drivers / name, os.X_OK) for name in names)
+
+
+def pasted(terminal: Terminal, start: str) -> list[str]:
+    """Return the arguments of the command that begins with `start` and ends the text of a terminal."""
+    text = terminal.bytes.decode().replace("\r\n", "\n")
+    command = text[text.rindex(start) :]
+    assert " \\\n" in command
+    return shlex.split(command.replace("\\\n", ""))
+
+
+def test_a_command_in_an_error_can_be_copied(servo: ServoDirectory, terminals: Terminals) -> None:
+    name = "01 a driver with several words"
+    (servo.drivers / name).touch()
+    terminal = terminals(40)
+    assert Session(servo, terminal, "2", "--test-driver", name, "app").finish() == 1
+    assert pasted(terminal, "chmod") == ["chmod", "+x", f"adjust.d/{name}"]
+    (servo.drivers / name).chmod(0o755)
+    terminal = terminals(40)
+    env = without_modules(servo, "psutil")
+    assert Session(servo, terminal, "2", "--test-driver", name, "app", env=env).finish() == 1
+    install = pasted(terminal, shlex.quote(sys.executable))
+    assert install == [sys.executable, "-m", "pip", "install", "--upgrade", "psutil"]
+
+
+def test_a_command_in_a_warning_can_be_copied(tmp_path: Path, terminals: Terminals) -> None:
+    servo = ServoDirectory(tmp_path, "a servo  directory")
+    servo.add("01a", "plain", component="web")
+    terminal = terminals(40)
+    with held(servo.path):
+        run = Session(servo, terminal, "2", "app", "--set", "web.cpu=4", env={"OPTUNE_IO_TIMEOUT": "2"})
+        assert run.finish() == 0
+    warning = terminal.bytes.decode().partition("\r\n\r")[0]
+    assert warning.startswith("warning: another process holds a lock")
+    assert f"fuser -v \\\r\n    {shlex.quote(str(servo.path))}" in warning
 
 
 @pytest.mark.parametrize("columns", [24, 60])
