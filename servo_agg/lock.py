@@ -59,6 +59,12 @@ def is_lock_file(descriptor: int) -> bool:
     return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
+def locked_path(descriptor: int, directory: str) -> str:
+    """Return the path of the directory that a descriptor locks. `directory`: the servo directory."""
+    is_servo_directory = os.path.samestat(os.fstat(descriptor), os.stat("."))
+    return directory if is_servo_directory else os.path.join(directory, "adjust.d")
+
+
 def try_lock(descriptor: int) -> bool:
     """Take the lock of a descriptor; return False if another process holds it. Never wait.
 

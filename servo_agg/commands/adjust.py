@@ -19,7 +19,7 @@ from servo_agg.errors import (
     install_command,
     resource_error,
 )
-from servo_agg.lock import LOCK_FILE, holder, is_lock_file, try_lock
+from servo_agg.lock import LOCK_FILE, holder, is_lock_file, locked_path, try_lock
 from servo_agg.processes.by_psutil import load_psutil
 from servo_agg.protocol.messages import Progress, Reply, clause, encode, parse_object
 from servo_agg.protocol.outcome import driver_table, failure_result, merge_replies
@@ -181,10 +181,12 @@ def take_lock(context: Context) -> None:
             # Any user who may read the directory can hold this lock: it must not prevent an adjust.
             from shlex import quote  # noqa: PLC0415 - needed only for this warning
 
-            command = f"fuser -v {quote(directory)}"
+            path = locked_path(descriptor, directory)
+            command = f"fuser -v {quote(path)}"
             context.warn(
-                f"warning: another process holds a lock on {directory}, but not on the file {LOCK_FILE};"
-                f" waited {wait:g} s and continued without this lock; to find the process: {command}",
+                f"warning: another process holds a lock on {path}, but not on the file {LOCK_FILE};"
+                f" waited {wait:g} s and continued without this lock; to find the process, run as root:"
+                f" {command}",
                 command,
             )
         else:

@@ -88,14 +88,19 @@ def test_a_leftover_lock_file_has_no_effect_and_is_not_listed(servo: ServoDirect
     assert LOCK_FILE.encode() not in servo.run("--check", "app").stdout
 
 
-def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(servo: ServoDirectory) -> None:
-    with held(servo.path):
+@pytest.mark.parametrize(("mode", "locked"), [(0o755, "."), (0o711, "adjust.d")])
+def test_a_lock_on_the_directory_alone_delays_but_does_not_refuse_an_adjust(
+    servo: ServoDirectory, mode: int, locked: str
+) -> None:
+    servo.path.chmod(mode)
+    path = servo.path / locked
+    with held(path):
         completed = adjust(servo)
     assert completed.reply["status"] == "ok"
     assert completed.stderr.decode() == on_stderr(
-        f"warning: another process holds a lock on {servo.path}, but not on the file .servo-agg.lock;"
-        f" waited 1 s and continued without this lock; to find the process:"
-        f" fuser -v {quote(str(servo.path))}\n"
+        f"warning: another process holds a lock on {path}, but not on the file .servo-agg.lock;"
+        f" waited 1 s and continued without this lock; to find the process, run as root:"
+        f" fuser -v {quote(str(path))}\n"
     )
 
 
