@@ -146,8 +146,8 @@ _QUIET_PERIOD = 0.01
 _FREEZE_WAIT = 0.25
 """Seconds to wait until processes that got SIGSTOP have stopped: they may have to wait for a processor."""
 
-_UNSTOPPABLE_WAIT = 0.03
-"""The same for those that no signal stops for now. That may last, but ends after a moment in a fork."""
+_UNINTERRUPTIBLE_WAIT = 0.1
+"""The same for an uninterruptible wait, which may last, but ends after a moment in a fork."""
 
 _FREEZE_POLL_INTERVAL = 0.001
 """Seconds between two looks at them."""
@@ -428,7 +428,8 @@ def _wait_until_stopped(pids: set[int]) -> None:
             process.pid
             for process in processes
             if not (process.is_zombie or process.is_stopped)
-            and seconds < (_UNSTOPPABLE_WAIT if process.is_unkillable() else _FREEZE_WAIT)
+            and seconds < (_UNINTERRUPTIBLE_WAIT if process.uninterruptible else _FREEZE_WAIT)
+            and signal_child(process.pid, 0)
         }
         time.sleep(_FREEZE_POLL_INTERVAL)
 
