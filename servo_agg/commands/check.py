@@ -116,7 +116,7 @@ def _error_problem(error: UserError) -> Problem:
     # If PyYAML is missing, the message itself ends with the remedy.
     what, found, command = str(error).partition("; install PyYAML: ")
     if not found:
-        return Problem((), "", what, "correct this; every operation fails until then")
+        return Problem((), "", what, "fix this; every operation fails until then")
     return Problem((), "", what, f"install PyYAML: {command}; every operation fails until then", command)
 
 
@@ -173,7 +173,7 @@ def _listing_problems(context: Context) -> list[Problem]:
     problems = []
     if config.listing.unreachable:
         names = "; ".join(f"adjust.d/{name} {why}" for name, why in config.listing.unreachable.items())
-        problems.append(Problem((), "", names, "correct or remove these entries"))
+        problems.append(Problem((), "", names, "fix or remove these entries"))
     scripts = [name for name in config.listing.not_executable if _is_script(f"adjust.d/{name}")]
     if scripts and config.drivers:
         what = f"scripts that are not run as drivers, because they are not executable: {join_names(scripts)}"

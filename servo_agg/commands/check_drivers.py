@@ -67,7 +67,7 @@ class DriverCheck:
             outcome = outcomes.get(call.name)
             if outcome is None:
                 what = "was not asked, because a process of another driver could not be killed"
-                self._add(phase, call.name, "not asked", what, "correct the problem of that driver first")
+                self._add(phase, call.name, "not asked", what, "fix the problem of that driver first")
             elif not (outcome.ok or context.loop.cause):
                 outcomes[call.name] = self._ask_again(phase, call, outcome, answering, validate)
         for name, outcome in outcomes.items():

@@ -76,18 +76,18 @@ def run_conformance_test(
         require_psutil()
         require_watchdog(context)
     driver = TestedDriver(context, name, application)
-    test = _DriverTest(context, driver)
+    test = _ConformanceTest(context, driver)
     try:
         test.run(read_only=read_only)
     except TestEnded:
-        test.verdicts.record_not_tested(rules.RULES, "a process of the driver survived SIGKILL")
+        test.results.record_not_tested(rules.RULES, "a process of the driver survived SIGKILL")
     test.warn_if_unrestored()
     if context.loop.cause:
         return stopped_result(context.loop.cause, driver.outcomes, unkillable=context.supervisor.unkillable)
-    failures = [verdict for verdict in test.verdicts if verdict.verdict == "fail"]
+    failures = [result for result in test.results if result.verdict == "fail"]
     failure = None
     if failures:
-        lines = (f"{verdict.rule}: {verdict.what}" for verdict in failures)
+        lines = (f"{result.rule}: {result.what}" for result in failures)
         message = "\n".join([f"{name} breaks {pluralize(len(failures), 'rule')}", *lines])
         failure = {"status": "failed", "reason": "broken-rules", "message": message}
     status = 1 if failures else 0
@@ -96,10 +96,10 @@ def run_conformance_test(
             "driver": name,
             "application": application,
             "status": "failed" if failures else "ok",
-            "rules": [verdict.as_object() for verdict in test.verdicts],
+            "rules": [result.as_object() for result in test.results],
         }
         return Result(final, status, failure)
-    return Result(rules.report_text(test.verdicts, width), status, failure)
+    return Result(rules.report_text(test.results, width), status, failure)
 
 
 def _find_driver(config: Config, name: str) -> str:
@@ -120,14 +120,14 @@ def _find_driver(config: Config, name: str) -> str:
     raise BadInput(f"no such driver in {config.directory}/adjust.d ({hint}): {name!r}")
 
 
-class _DriverTest:
+class _ConformanceTest:
     """The test of one driver.
 
-    verdicts  see Verdicts
+    results  see RuleResults
     """
 
     def __init__(self, context: Context, driver: TestedDriver) -> None:
-        self.verdicts = rules.Verdicts()
+        self.results = rules.RuleResults()
         self._context = context
         self._driver = driver
         self._has_cancel = False
@@ -138,14 +138,14 @@ class _DriverTest:
     def run(self, *, read_only: bool) -> None:
         """Test the driver. Raises TestEnded."""
         if not self._test_info():
-            self.verdicts.record_not_tested(rules.RULES, "it cannot be started")
+            self.results.record_not_tested(rules.RULES, "it cannot be started")
             return
         if not self._test_query():
-            self.verdicts.record_not_tested(rules.RULES, "it does not describe its settings")
+            self.results.record_not_tested(rules.RULES, "it does not describe its settings")
         elif read_only:
-            self.verdicts.record_not_tested(rules.ADJUSTING, "--read-only was given")
+            self.results.record_not_tested(rules.ADJUSTING, "--read-only was given")
         elif not self._present_values:
-            self.verdicts.record_not_tested(rules.ADJUSTING, "it describes no setting with a value")
+            self.results.record_not_tested(rules.ADJUSTING, "it describes no setting with a value")
         else:
             self._test_adjust()
 
@@ -164,26 +164,26 @@ class _DriverTest:
         facts = outcome.facts
         call = f"on {facts.option}" if facts.option else "in an adjust"
         if facts.failure == "malformed":
-            self.verdicts.record_failure(rules.STDOUT, message_with_call(outcome), rules.STDOUT_REMEDY)
-            self.verdicts.record_not_tested([rule], f"{call} its output is not JSON")
+            self.results.record_failure(rules.STDOUT, message_with_call(outcome), rules.STDOUT_REMEDY)
+            self.results.record_not_tested([rule], f"{call} its output is not JSON")
             return False
         if facts.failure is not None:
-            self.verdicts.record_failure(rule, outcome.message, *self._remedy(outcome))
+            self.results.record_failure(rule, outcome.message, *self._remedy(outcome))
             return False
-        self.verdicts.record_pass(rules.STDOUT)
+        self.results.record_pass(rules.STDOUT)
         if facts.killed_by is not None:
-            self.verdicts.record_not_tested([rules.EXIT], f"{call} it was killed by {facts.killed_by}")
+            self.results.record_not_tested([rules.EXIT], f"{call} it was killed by {facts.killed_by}")
             return True
         if not facts.exit_code:
-            self.verdicts.record_pass(rules.EXIT)
+            self.results.record_pass(rules.EXIT)
             return True
         if not outcome.body:
-            self.verdicts.record_failure(rules.EXIT, message_with_call(outcome), rules.NO_REPLY_REMEDY)
-            self.verdicts.record_not_tested([rule], f"{call} it gave no reply")
+            self.results.record_failure(rules.EXIT, message_with_call(outcome), rules.NO_REPLY_REMEDY)
+            self.results.record_not_tested([rule], f"{call} it gave no reply")
             return False
         if outcome.body.get("status", "" if rule == rules.ADJUST else "ok") == "ok":
             what = f"{call}: replied ok but exited with status {facts.exit_code}"
-            self.verdicts.record_failure(rules.EXIT, what, rules.EXIT_REMEDY)
+            self.results.record_failure(rules.EXIT, what, rules.EXIT_REMEDY)
         return True
 
     def _remedy(self, outcome: Outcome) -> tuple[str, ...]:
@@ -217,16 +217,16 @@ class _DriverTest:
         self._has_cancel = body.get("has_cancel") is True
         findings = [*lint_info(body)]
         if body.get("status", "ok") != "ok":
-            self.verdicts.record_failure(rules.INFO, outcome.message, rules.INFO_REMEDY)
+            self.results.record_failure(rules.INFO, outcome.message, rules.INFO_REMEDY)
         elif outcome.facts.killed_by is not None:
-            self.verdicts.record_failure(rules.INFO, outcome.message, rules.CAUSE_REMEDY)
+            self.results.record_failure(rules.INFO, outcome.message, rules.CAUSE_REMEDY)
         elif findings:
             what = "; ".join(map(str, findings))
-            self.verdicts.record_failure(rules.INFO, what, "; ".join(finding.remedy for finding in findings))
+            self.results.record_failure(rules.INFO, what, "; ".join(finding.remedy for finding in findings))
         else:
             version = format_value(to_text(body["version"]))
             cancel = "can be canceled" if self._has_cancel else "cannot be canceled"
-            self.verdicts.record_pass(rules.INFO, f"version {version}, {cancel}")
+            self.results.record_pass(rules.INFO, f"version {version}, {cancel}")
         return True
 
     def _test_query(self) -> bool:
@@ -235,16 +235,16 @@ class _DriverTest:
         if description is None:
             return False
         settings = dict(iter_settings(description))
-        self.verdicts.record_pass(rules.QUERY, pluralize(len(settings), "setting"))
+        self.results.record_pass(rules.QUERY, pluralize(len(settings), "setting"))
         findings = [*lint_description(description)]
         if not (settings or findings):
-            self.verdicts.record_failure(rules.DESCRIPTION, "it describes no setting", rules.QUERY_REMEDY)
+            self.results.record_failure(rules.DESCRIPTION, "it describes no setting", rules.QUERY_REMEDY)
         elif findings:
             what = "; ".join(map(str, findings))
             remedy = "; ".join(f"{finding.path}: {finding.remedy}" for finding in findings)
-            self.verdicts.record_failure(rules.DESCRIPTION, what, remedy)
+            self.results.record_failure(rules.DESCRIPTION, what, remedy)
         else:
-            self.verdicts.record_pass(rules.DESCRIPTION)
+            self.results.record_pass(rules.DESCRIPTION)
         self._description = description
         self._present_values = {
             path: setting["value"]
@@ -259,13 +259,13 @@ class _DriverTest:
         if not self._judge_output(outcome, rules.QUERY):
             return None
         if outcome.body.get("status", "ok") != "ok" or outcome.facts.killed_by is not None:
-            self.verdicts.record_failure(rules.QUERY, outcome.message, rules.CAUSE_REMEDY)
+            self.results.record_failure(rules.QUERY, outcome.message, rules.CAUSE_REMEDY)
             return None
         try:
             return normalize_description(outcome.body)
         except SchemaError as error:
             what = f"on --query: its reply is not a description: {error}"
-            self.verdicts.record_failure(rules.QUERY, what, rules.QUERY_REMEDY)
+            self.results.record_failure(rules.QUERY, what, rules.QUERY_REMEDY)
             return None
 
     # The rules about an adjust.
@@ -281,34 +281,34 @@ class _DriverTest:
         self._context.warn(f"adjusting {self._driver.name} with its present values: {values}")
         adjust = self._driver.adjust(self._request())
         judged = not adjust.took_too_long and self._judge_output(adjust.outcome, rules.ADJUST)
-        judge_progress(self.verdicts, adjust)
+        judge_progress(self.results, adjust)
         if adjust.took_too_long:
             what = f"did not end within {adjust.seconds:.0f} s and was stopped"
-            self.verdicts.record_failure(rules.ADJUST, what, rules.DURATION_REMEDY)
+            self.results.record_failure(rules.ADJUST, what, rules.DURATION_REMEDY)
         elif judged and adjust.says_ok and adjust.outcome.facts.killed_by is None:
             self._judge_effect(adjust)
         elif judged:
-            self.verdicts.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), *self._adjust_remedy())
+            self.results.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), *self._adjust_remedy())
         self._test_remaining_processes(adjust)
-        if not self.verdicts.has_passed(rules.ADJUST):
-            self.verdicts.record_not_tested(rules.RULES, "an adjust with its present values has not passed")
+        if not self.results.has_passed(rules.ADJUST):
+            self.results.record_not_tested(rules.RULES, "an adjust with its present values has not passed")
             return
         tried = ["a value out of range"] if self._test_refusal() else []
         tried += ["a cancel"] if self._test_cancel(adjust) else []
         tried += ["SIGTERM"] if self._test_termination(adjust) else []
         if tried:
             self._restore(f"after {join_names(tried)}")
-        self.verdicts.record_not_tested([rules.RECOVERY], "nothing had to be restored")
+        self.results.record_not_tested([rules.RECOVERY], "nothing had to be restored")
 
     def _judge_effect(self, adjust: ObservedAdjust) -> None:
         """Judge whether a query still shows the present values after an adjust with them."""
         changed = self._query_changes(rules.ADJUST)
         if changed == {}:
-            self.verdicts.record_pass(rules.ADJUST, f"within {adjust.seconds:.1f} s")
+            self.results.record_pass(rules.ADJUST, f"within {adjust.seconds:.1f} s")
         for path, value in (changed or {}).items():
             given = _assignment(path, self._present_values[path])
             what = f"after an adjust with {given}, --query shows {_value_shown(value)}"
-            self.verdicts.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
+            self.results.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
             self._record_unrestored(path, value)
 
     def _query_changes(self, rule: str) -> dict[SettingPath, Any] | None:
@@ -319,7 +319,7 @@ class _DriverTest:
         """
         description = self._describe()
         if description is None:
-            self.verdicts.record_not_tested([rule], "on --query it does not describe its settings any more")
+            self.results.record_not_tested([rule], "on --query it does not describe its settings any more")
             return None
         settings = dict(iter_settings(description))
         for path, present in self._present_values.items():
@@ -353,7 +353,7 @@ class _DriverTest:
 
     def _test_remaining_processes(self, adjust: ObservedAdjust) -> None:
         if adjust.outcome.facts.exit_code is None or adjust.outcome.facts.signals_sent:
-            self.verdicts.record_not_tested([rules.PROCESSES], "it did not exit by itself")
+            self.results.record_not_tested([rules.PROCESSES], "it did not exit by itself")
             return
         loop = self._context.loop
         until = loop.now() + _PROCESS_END_WAIT
@@ -370,14 +370,14 @@ class _DriverTest:
                 raise TestEnded
         if left:
             names = ", ".join(process.name() for process in left)
-            self.verdicts.record_failure(
+            self.results.record_failure(
                 rules.PROCESSES,
                 f"still running in the session of the driver: {names}",
                 rules.PROCESSES_REMEDY,
                 rules.SERVICE_COMMAND,
             )
         else:
-            self.verdicts.record_pass(rules.PROCESSES)
+            self.results.record_pass(rules.PROCESSES)
 
     def _test_refusal(self) -> bool:
         """Test values out of range; return whether the driver got any."""
@@ -397,7 +397,7 @@ class _DriverTest:
                 self._unrestored = ""
                 tried.append(assignment)
         if not tried:
-            self.verdicts.record_not_tested(
+            self.results.record_not_tested(
                 [rules.REFUSAL, rules.EXPLANATION],
                 "no setting has a limit or list that a value could violate",
             )
@@ -405,36 +405,36 @@ class _DriverTest:
         refused = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
         changed = self._query_changes(rules.REFUSAL)
         if changed == {}:
-            self.verdicts.record_pass(rules.REFUSAL, f"refused {refused}")
+            self.results.record_pass(rules.REFUSAL, f"refused {refused}")
         for path, value in (changed or {}).items():
             what = f"refused {refused}, but --query shows {_setting_shown(path, value)}"
-            self.verdicts.record_failure(rules.REFUSAL, what, rules.REFUSAL_REMEDY)
+            self.results.record_failure(rules.REFUSAL, what, rules.REFUSAL_REMEDY)
             self._record_unrestored(path, value)
         return True
 
     def _judge_refusal(self, adjust: ObservedAdjust, assignment: str, what: str) -> bool:
         """Judge an adjust with a value that must be refused; return whether others may be tried."""
-        outcome, verdicts = adjust.outcome, self.verdicts
+        outcome, results = adjust.outcome, self.results
         if adjust.says_ok:
-            verdicts.record_failure(rules.REFUSAL, f"accepted {what}", rules.REFUSAL_REMEDY)
-            verdicts.record_not_tested([rules.EXPLANATION], "it refused nothing")
+            results.record_failure(rules.REFUSAL, f"accepted {what}", rules.REFUSAL_REMEDY)
+            results.record_not_tested([rules.EXPLANATION], "it refused nothing")
             self._restore("after it accepted a value out of range")
             return False
         if outcome.facts.failure == "malformed":
-            verdicts.record_failure(rules.STDOUT, f"{assignment}: {outcome.message}", rules.STDOUT_REMEDY)
-            verdicts.record_not_tested([rules.REFUSAL, rules.EXPLANATION], "its output is not JSON")
+            results.record_failure(rules.STDOUT, f"{assignment}: {outcome.message}", rules.STDOUT_REMEDY)
+            results.record_not_tested([rules.REFUSAL, rules.EXPLANATION], "its output is not JSON")
             return False
         if outcome.facts.failure is not None or adjust.took_too_long:
             message = "did not end" if adjust.took_too_long else outcome.message
-            verdicts.record_failure(rules.REFUSAL, f"{assignment}: {message}", rules.REFUSAL_REMEDY)
-            verdicts.record_not_tested([rules.EXPLANATION], "it refused nothing")
+            results.record_failure(rules.REFUSAL, f"{assignment}: {message}", rules.REFUSAL_REMEDY)
+            results.record_not_tested([rules.EXPLANATION], "it refused nothing")
             self._restore("after it was stopped")
             return False
         problem = explanation_problem(outcome)
         if problem:
-            verdicts.record_failure(rules.EXPLANATION, f"{assignment}: {problem}", rules.EXPLANATION_REMEDY)
+            results.record_failure(rules.EXPLANATION, f"{assignment}: {problem}", rules.EXPLANATION_REMEDY)
         else:
-            verdicts.record_pass(rules.EXPLANATION, f"{outcome.status}, {outcome.reason}")
+            results.record_pass(rules.EXPLANATION, f"{outcome.status}, {outcome.reason}")
         return True
 
     def _restore(self, when: str) -> None:
@@ -446,16 +446,16 @@ class _DriverTest:
         changed = self._query_changes(rules.RECOVERY)
         if changed == {}:
             self._unrestored = ""
-            self.verdicts.record_pass(rules.RECOVERY, when)
+            self.results.record_pass(rules.RECOVERY, when)
         for path, value in (changed or {}).items():
             shown = _setting_shown(path, value)
             what = f"{when}, an adjust with its present values has no effect: --query shows {shown}"
-            self.verdicts.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
+            self.results.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
             self._record_unrestored(path, value)
 
     def _record_no_recovery(self, when: str, adjust: ObservedAdjust) -> None:
         what = f"{when}, it does not accept its present values: {adjust.outcome.message}"
-        self.verdicts.record_failure(rules.RECOVERY, what, rules.RECOVERY_REMEDY)
+        self.results.record_failure(rules.RECOVERY, what, rules.RECOVERY_REMEDY)
 
     # The rules about a cancel and SIGTERM.
 
@@ -468,7 +468,7 @@ class _DriverTest:
 
     def _record_not_signaled(self, rule: str, signal: TestSignal, adjust: ObservedAdjust) -> None:
         """Record that an adjust ended before the signal was sent."""
-        self.verdicts.record_not_tested(
+        self.results.record_not_tested(
             [rule], f"it ended after {adjust.seconds:.1f} s, before {signal} was sent"
         )
         if not adjust.says_ok:
@@ -477,60 +477,58 @@ class _DriverTest:
     def _test_cancel(self, normal: ObservedAdjust) -> bool:
         """Test a cancel; return whether one was sent. `normal`: an adjust without a cancel."""
         if not self._has_cancel:
-            self.verdicts.record_not_tested([rules.CANCEL], "has_cancel is not true")
+            self.results.record_not_tested([rules.CANCEL], "has_cancel is not true")
             return False
         adjust = self._adjust_and_signal(normal, "SIGUSR1")
-        outcome, facts, verdicts = adjust.outcome, adjust.outcome.facts, self.verdicts
+        outcome, facts, results = adjust.outcome, adjust.outcome.facts, self.results
         if adjust.signaled_at is None or "SIGUSR1" not in facts.signals_sent:
             self._record_not_signaled(rules.CANCEL, "SIGUSR1", adjust)
             return False
         seconds = adjust.ended_at - adjust.signaled_at
         if facts.failure == "malformed":
-            verdicts.record_failure(rules.STDOUT, f"after SIGUSR1: {outcome.message}", rules.STDOUT_REMEDY)
-            verdicts.record_not_tested([rules.CANCEL], "its output is not JSON")
+            results.record_failure(rules.STDOUT, f"after SIGUSR1: {outcome.message}", rules.STDOUT_REMEDY)
+            results.record_not_tested([rules.CANCEL], "its output is not JSON")
         elif "SIGTERM" in facts.signals_sent:
             what = f"did not end within {seconds:.1f} s after SIGUSR1"
-            verdicts.record_failure(rules.CANCEL, what, rules.CANCEL_REMEDY)
+            results.record_failure(rules.CANCEL, what, rules.CANCEL_REMEDY)
         elif outcome.body.get("status") == "ok":
             if may_have_been_ending(normal, adjust):
-                verdicts.record_not_tested(
-                    [rules.CANCEL], f"it ended by itself {seconds:.1f} s after SIGUSR1"
-                )
+                results.record_not_tested([rules.CANCEL], f"it ended by itself {seconds:.1f} s after SIGUSR1")
             else:
-                verdicts.record_failure(
+                results.record_failure(
                     rules.CANCEL, "replied ok although it was canceled", rules.CANCEL_REMEDY
                 )
         elif facts.killed_by is not None:
             what = f"has_cancel is true, but SIGUSR1 ended it: killed by {facts.killed_by}"
-            verdicts.record_failure(rules.CANCEL, what, rules.HANDLER_REMEDY)
+            results.record_failure(rules.CANCEL, what, rules.HANDLER_REMEDY)
         elif explanation_problem(outcome):
-            verdicts.record_failure(
+            results.record_failure(
                 rules.CANCEL, f"after SIGUSR1: {explanation_problem(outcome)}", rules.CANCEL_REMEDY
             )
         else:
-            verdicts.record_pass(rules.CANCEL, f"{outcome.status}, {seconds:.1f} s after SIGUSR1")
+            results.record_pass(rules.CANCEL, f"{outcome.status}, {seconds:.1f} s after SIGUSR1")
         return True
 
     def _test_termination(self, normal: ObservedAdjust) -> bool:
         """Test SIGTERM; return whether it was sent. `normal`: an adjust without it."""
         adjust = self._adjust_and_signal(normal, "SIGTERM")
-        facts, verdicts = adjust.outcome.facts, self.verdicts
+        facts, results = adjust.outcome.facts, self.results
         if adjust.signaled_at is None or "SIGTERM" not in facts.signals_sent:
             self._record_not_signaled(rules.TERMINATION, "SIGTERM", adjust)
             return False
         seconds = adjust.ended_at - adjust.signaled_at
         if adjust.says_ok:
-            verdicts.record_not_tested(
+            results.record_not_tested(
                 [rules.TERMINATION], f"it ended by itself, with ok, {seconds:.1f} s after SIGTERM"
             )
         elif "SIGKILL" not in facts.signals_sent:
-            verdicts.record_pass(rules.TERMINATION, f"{seconds:.1f} s after SIGTERM")
+            results.record_pass(rules.TERMINATION, f"{seconds:.1f} s after SIGTERM")
         elif facts.killed_by == "SIGKILL":
             what = f"did not end within {seconds:.1f} s after SIGTERM"
-            verdicts.record_failure(rules.TERMINATION, what, rules.TERMINATION_REMEDY)
+            results.record_failure(rules.TERMINATION, what, rules.TERMINATION_REMEDY)
         else:
             what = f"ended on SIGTERM, but a process that it had started did not end within {seconds:.1f} s"
-            verdicts.record_failure(rules.TERMINATION, what, rules.TERMINATION_REMEDY)
+            results.record_failure(rules.TERMINATION, what, rules.TERMINATION_REMEDY)
         return True
 
 

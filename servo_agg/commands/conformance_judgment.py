@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from servo_agg.commands.conformance_rules import Verdicts
+    from servo_agg.commands.conformance_rules import RuleResults
     from servo_agg.protocol.messages import Message
     from servo_agg.protocol.outcome import Outcome
 
@@ -95,38 +95,38 @@ class ObservedAdjust:
         return self.outcome.facts.failure is None and self.outcome.body.get("status") == "ok"
 
 
-def judge_progress(verdicts: Verdicts, adjust: ObservedAdjust) -> None:
+def judge_progress(results: RuleResults, adjust: ObservedAdjust) -> None:
     """Record the verdicts on the rules about progress."""
     if not adjust.progress_count:
-        verdicts.record_not_tested([rules.RANGE, rules.ORDER, rules.TIMING], "it printed no progress")
+        results.record_not_tested([rules.RANGE, rules.ORDER, rules.TIMING], "it printed no progress")
         return
     if adjust.out_of_range:
         what = f"printed progress {adjust.out_of_range}"
-        verdicts.record_failure(rules.RANGE, what, "print a number from 0 to 100, without quotes")
+        results.record_failure(rules.RANGE, what, "print a number from 0 to 100, without quotes")
     else:
-        verdicts.record_pass(rules.RANGE, pluralize(adjust.progress_count, "progress line"))
+        results.record_pass(rules.RANGE, pluralize(adjust.progress_count, "progress line"))
     if adjust.backwards:
         what = f"progress went from {adjust.backwards}"
-        verdicts.record_failure(rules.ORDER, what, "print the same or a larger number than before")
+        results.record_failure(rules.ORDER, what, "print the same or a larger number than before")
     else:
-        verdicts.record_pass(rules.ORDER)
-    _judge_timing(verdicts, adjust)
+        results.record_pass(rules.ORDER)
+    _judge_timing(results, adjust)
 
 
-def _judge_timing(verdicts: Verdicts, adjust: ObservedAdjust) -> None:
+def _judge_timing(results: RuleResults, adjust: ObservedAdjust) -> None:
     seconds = adjust.last_message_at - adjust.began_at
     if seconds <= _MIN_TIMED:
-        verdicts.record_not_tested(
+        results.record_not_tested(
             [rules.TIMING], f"the adjust took {seconds:.1f} s; this rule needs more than {_MIN_TIMED:g} s"
         )
     elif adjust.last_message_at - adjust.first_progress_at >= _END_WINDOW:
         what = f"the first line after {adjust.first_progress_at - adjust.began_at:.1f} s"
-        verdicts.record_pass(rules.TIMING, what)
+        results.record_pass(rules.TIMING, what)
     elif adjust.first_percent is not None and adjust.first_percent >= _DONE:
-        verdicts.record_not_tested([rules.TIMING], f"its only progress is the final {_DONE}")
+        results.record_not_tested([rules.TIMING], f"its only progress is the final {_DONE}")
     else:
         what = f"all of its output came within the last {_END_WINDOW:g} s of {seconds:.1f} s"
-        verdicts.record_failure(rules.TIMING, what, rules.TIMING_REMEDY)
+        results.record_failure(rules.TIMING, what, rules.TIMING_REMEDY)
 
 
 def may_have_been_ending(normal: ObservedAdjust, adjust: ObservedAdjust) -> bool:

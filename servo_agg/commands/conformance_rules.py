@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from servo_agg.output.tables import display_width, escape_unprintable, table, truncate_middle, wrap
+from servo_agg.output.tables import GAP, display_width, escape_unprintable, table, truncate_middle, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     Object = dict[str, Any]
-    VerdictWord = Literal["pass", "fail", "not-tested"]
+    Verdict = Literal["pass", "fail", "not-tested"]
 
 INFO = "answers --info"
 QUERY = "answers --query"
@@ -109,7 +109,7 @@ TERMINATION_REMEDY = "exit on SIGTERM, and end all processes that the driver has
 RECOVERY_REMEDY = "at the start of an adjust, remove what an earlier one may have left, such as a lock file"
 
 
-class Verdict:
+class RuleResult:
     """The verdict on a rule.
 
     rule      one of RULES
@@ -121,7 +121,7 @@ class Verdict:
 
     __slots__ = ("commands", "remedy", "rule", "verdict", "what")
 
-    def __init__(self, rule: str, verdict: VerdictWord, what: str, remedy: str = "", *commands: str) -> None:
+    def __init__(self, rule: str, verdict: Verdict, what: str, remedy: str = "", *commands: str) -> None:
         self.rule = rule
         self.verdict = verdict
         self.what = what
@@ -138,30 +138,30 @@ class Verdict:
         }
 
 
-class Verdicts:
+class RuleResults:
     """The verdicts on all rules, as far as they are known."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Verdict] = {}
+        self._known: dict[str, RuleResult] = {}
 
-    def __iter__(self) -> Iterator[Verdict]:
+    def __iter__(self) -> Iterator[RuleResult]:
         """Iterate over the verdicts in the order of RULES."""
-        return (self._known.get(rule, Verdict(rule, "not-tested", "")) for rule in RULES)
+        return (self._known.get(rule, RuleResult(rule, "not-tested", "")) for rule in RULES)
 
     def record_pass(self, rule: str, what: str = "") -> None:
         """Record that the driver kept a rule, unless it has broken it before."""
         if rule not in self._known or self._known[rule].verdict == "not-tested":
-            self._known[rule] = Verdict(rule, "pass", what)
+            self._known[rule] = RuleResult(rule, "pass", what)
 
     def record_failure(self, rule: str, what: str, remedy: str, *commands: str) -> None:
-        """Record that the driver broke a rule, unless an earlier failure is known. See Verdict."""
+        """Record that the driver broke a rule, unless an earlier failure is known. See RuleResult."""
         if rule not in self._known or self._known[rule].verdict != "fail":
-            self._known[rule] = Verdict(rule, "fail", what, remedy, *commands)
+            self._known[rule] = RuleResult(rule, "fail", what, remedy, *commands)
 
     def record_not_tested(self, rules: Sequence[str], why: str) -> None:
-        """Record why rules are not tested. Rules with a verdict keep it."""
+        """Record why rules are not tested. Rules that passed or failed keep their verdict."""
         for rule in rules:
-            self._known.setdefault(rule, Verdict(rule, "not-tested", why))
+            self._known.setdefault(rule, RuleResult(rule, "not-tested", why))
 
     def has_passed(self, rule: str) -> bool:
         """Return whether the verdict on a rule is `pass`."""
@@ -176,36 +176,33 @@ _MAX_TEXT = 600
 _MIN_TEXT_COLUMNS = 30
 """Least width of the last column. On a narrower terminal its texts have lines of their own."""
 
-_GAPS = 4
-"""Columns between the three columns of the table."""
-
 _INDENT = "    "
 
 
-def report_text(verdicts: Verdicts, width: int | None) -> str:
+def report_text(results: RuleResults, width: int | None) -> str:
     """Return a table of rules and verdicts, with remedies, and a line that counts the verdicts (SPEC 14.41).
 
     With `width` lines are wrapped to it, as far as words permit.
     """
     rule_width = max(map(display_width, RULES))
     label_width = max(map(display_width, _LABELS.values()))
-    text_width = None if width is None else width - rule_width - label_width - _GAPS
+    text_width = None if width is None else width - rule_width - label_width - 2 * len(GAP)
     rows = [["rule", "verdict", "what was seen, and the remedy"]]
-    for verdict in verdicts:
-        texts = [text for text in (_shortened(verdict.what), _remedy_text(verdict)) if text]
-        head = [verdict.rule, _LABELS[verdict.verdict]]
+    for result in results:
+        texts = [text for text in (_shortened(result.what), _remedy_text(result)) if text]
+        head = [result.rule, _LABELS[result.verdict]]
         if text_width is not None and text_width < _MIN_TEXT_COLUMNS:
             rows.append([*head, ""])
             rows += [
-                [line] for text in texts for line in wrap(text, width, _INDENT, _INDENT, verdict.commands)
+                [line] for text in texts for line in wrap(text, width, _INDENT, _INDENT, result.commands)
             ]
             continue
-        lines = [line for text in texts for line in wrap(text, text_width, "", "", verdict.commands)] or [""]
+        lines = [line for text in texts for line in wrap(text, text_width, "", "", result.commands)] or [""]
         rows += [[*(head if number == 0 else ["", ""]), line] for number, line in enumerate(lines)]
     if text_width is not None and text_width < _MIN_TEXT_COLUMNS:
         rows[0][2] = ""
     aligned = iter(table([row for row in rows if len(row) > 1]))
-    words = [verdict.verdict for verdict in verdicts]
+    words = [result.verdict for result in results]
     passed, failed, not_tested = (words.count(word) for word in ("pass", "fail", "not-tested"))
     return "\n".join(
         [
@@ -216,10 +213,10 @@ def report_text(verdicts: Verdicts, width: int | None) -> str:
     )
 
 
-def _remedy_text(verdict: Verdict) -> str:
+def _remedy_text(result: RuleResult) -> str:
     """Return the remedy as the table shows it, "" if there is none; no command in it is changed."""
-    text = f"remedy: {verdict.remedy}" if verdict.remedy else ""
-    for command in verdict.commands:
+    text = f"remedy: {result.remedy}" if result.remedy else ""
+    for command in result.commands:
         if command not in _shortened(text):
             text = text.replace(command, "the command that --json shows")
     return _shortened(text)

@@ -138,7 +138,7 @@ def _pad(text: str, width: int, *, right: bool) -> str:
     return blanks + text if right else text + blanks
 
 
-_GAP = "  "
+GAP = "  "
 """What stands between two columns."""
 
 _MIN_COLUMN = 12
@@ -151,13 +151,13 @@ def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: in
     widths = [max(map(display_width, column)) for column in zip(*cells)]
     if width is not None:
         widths = [min(column_width, max(width, _MIN_COLUMN)) for column_width in widths]
-        surplus = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+        surplus = sum(widths) + len(GAP) * (len(widths) - 1) - width
         while surplus > 0 and max(widths) > _MIN_COLUMN:
             # The widest column is narrowed first.
             widths[widths.index(max(widths))] -= 1
             surplus -= 1
     return [
-        _GAP.join(
+        GAP.join(
             _pad(truncate_middle(cell, widths[column]), widths[column], right=column in right)
             for column, cell in enumerate(row)
         ).rstrip()
@@ -194,17 +194,17 @@ def timing_chart(
     ]
     width = width or _DEFAULT_WIDTH
     labels = table(
-        [["driver", "phase", "seconds", "status"], *rows], right=(2,), width=width - _MIN_AXIS - len(_GAP)
+        [["driver", "phase", "seconds", "status"], *rows], right=(2,), width=width - _MIN_AXIS - len(GAP)
     )
     label_width = max(map(display_width, labels))
-    axis_width = max(_MIN_AXIS, width - label_width - len(_GAP))
+    axis_width = max(_MIN_AXIS, width - label_width - len(GAP))
     axis = "0 s" + f"{total:.3f} s".rjust(axis_width - 3)
-    lines = [_pad(labels[0], label_width, right=False) + _GAP + axis]
+    lines = [_pad(labels[0], label_width, right=False) + GAP + axis]
     for label, record in zip(labels[1:], ordered):
         start = min(axis_width - 1, int(axis_width * record.start / total)) if total else 0
         length = round(axis_width * record.seconds / total) if total else 1
         bar = " " * start + "=" * max(1, min(axis_width - start, length))
-        lines.append(_pad(label, label_width, right=False) + _GAP + bar)
+        lines.append(_pad(label, label_width, right=False) + GAP + bar)
     sequential = _sequential_seconds(ordered, total)
     lines.append(f"total {total:.3f} s; {sequential:.3f} s if the drivers ran one after another")
     return lines

@@ -113,7 +113,7 @@ def nothing(_: ServoDirectory) -> None:
 
 
 ONLY_JSON = "only JSON objects may go to its stdout"
-FIX = "correct this; every operation fails until then"
+FIX = "fix this; every operation fails until then"
 NO_INTERPRETER = "cannot be started: its interpreter /opt/py/bin/python3 does not exist"
 CR_LF = "cannot be started: its first line ends in CR LF (Windows line endings);"
 VARIABLE = "the environment variable"
@@ -202,7 +202,7 @@ MISTAKES = {
     "broken links": Mistake(
         add_broken_links,
         ("adjust.d/10a is a link to nowhere, which does not exist; adjust.d/20b is a link to nowhere, ",),
-        "correct or remove these entries",
+        "fix or remove these entries",
     ),
     "all files executable": Mistake(
         make_all_executable,

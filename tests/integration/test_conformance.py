@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from servo_agg.commands.conformance_rules import RULES, Verdicts, report_text
+from servo_agg.commands.conformance_rules import RULES, RuleResults, report_text
 from tests.integration.test_docs import DRIVERS_PAGE, Session, read
 from tests.support.locks import held_as_by_adjust
 from tests.support.processes import environment, has_interpreter, wait_until
@@ -60,10 +60,10 @@ esac
 GRACE = "agg: {grace: 0.7, cancel_grace: 0.7}\n"
 
 
-def run_driver_test(
+def run_conformance_test(
     servo: ServoDirectory, name: str, *options: str, env: Mapping[str, str | None] | None = None
 ) -> tuple[Completed, dict[str, Object]]:
-    """Run a test of a driver; return the run, and the rules by name."""
+    """Run a conformance test; return the run, and the rules by name."""
     completed = servo.run("--test-driver", name, "app", "--json", *options, env=env)
     (final,) = completed.messages
     assert [rule["rule"] for rule in final["rules"]] == list(RULES)
@@ -300,27 +300,27 @@ MISTAKES = {
 }
 
 
-FIRST_MISTAKES = {broken.rule: name for name, broken in reversed(MISTAKES.items())}
+FIRST_MISTAKES = {mistake.rule: name for name, mistake in reversed(MISTAKES.items())}
 """The first mistake against each rule, which the quick suite tries."""
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "mistake",
     [
-        pytest.param(broken, id=name, marks=() if name in FIRST_MISTAKES.values() else pytest.mark.full)
-        for name, broken in MISTAKES.items()
+        pytest.param(mistake, id=name, marks=() if name in FIRST_MISTAKES.values() else pytest.mark.full)
+        for name, mistake in MISTAKES.items()
     ],
 )
-def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, broken: Mistake) -> None:
+def test_a_broken_driver_fails_exactly_one_rule(servo: ServoDirectory, mistake: Mistake) -> None:
     servo.configure(GRACE)
-    assert TEMPLATE.count(broken.old) >= 1
-    source = TEMPLATE.replace(broken.old, broken.new)
+    assert TEMPLATE.count(mistake.old) >= 1
+    source = TEMPLATE.replace(mistake.old, mistake.new)
     servo.add_script("01web", source)
-    completed, rules = run_driver_test(servo, "01web")
-    assert rules_with(rules, "fail") == {broken.rule}, rules
-    assert rules[broken.rule]["what"].startswith(broken.what)
+    completed, rules = run_conformance_test(servo, "01web")
+    assert rules_with(rules, "fail") == {mistake.rule}, rules
+    assert rules[mistake.rule]["what"].startswith(mistake.what)
     # Only one of them changes a value for good.
-    assert (b"may still have" in completed.stderr) == (broken is MISTAKES["another value"])
+    assert (b"may still have" in completed.stderr) == (mistake is MISTAKES["another value"])
 
 
 def test_a_driver_that_forgets_its_settings_fails(servo: ServoDirectory) -> None:
@@ -328,7 +328,7 @@ def test_a_driver_that_forgets_its_settings_fails(servo: ServoDirectory) -> None
         "--query)\n", """--query)\n    [ ! -e value ] || { echo '{"settings":{}}'; exit; }\n"""
     )
     servo.add_script("01web", forgetful)
-    _, rules = run_driver_test(servo, "01web")
+    _, rules = run_conformance_test(servo, "01web")
     assert rules_with(rules, "fail") == {"accepts its present values"}
     assert (
         rules["accepts its present values"]["what"]
@@ -343,14 +343,14 @@ def test_what_a_failing_query_leaves_open_is_not_tested(servo: ServoDirectory) -
     [ $(wc -l <queries) -lt 3 ] || fail failed gone 'no cluster'
 """
     servo.add_script("01web", TEMPLATE.replace("--query)\n", fails_later))
-    _, rules = run_driver_test(servo, "01web")
+    _, rules = run_conformance_test(servo, "01web")
     assert rules_with(rules, "fail") == {"answers --query"}
     assert rules_with(rules, "not-tested") == {"refuses a value out of range", "accepts another adjust"}
 
 
 def test_a_driver_that_is_killed_has_no_exit_status(servo: ServoDirectory) -> None:
     servo.add_script("01web", """#!/bin/sh\necho '{"version":"1.0"}'\nkill -KILL $$\n""")
-    _, rules = run_driver_test(servo, "01web", "--read-only")
+    _, rules = run_conformance_test(servo, "01web", "--read-only")
     assert "exits with the right status" in rules_with(rules, "not-tested")
     assert rules["answers --info"]["remedy"] == "fix the cause that the message names"
 
@@ -379,14 +379,14 @@ def test_a_value_that_cannot_be_restored_is_named(servo: ServoDirectory) -> None
 
 def test_a_driver_without_progress_is_canceled_and_stopped_after_half_a_second(servo: ServoDirectory) -> None:
     servo.add_script("01web", TEMPLATE.replace("echo '{\"progress\":'$percent'}'", ":"))
-    _, rules = run_driver_test(servo, "01web")
+    _, rules = run_conformance_test(servo, "01web")
     assert rules["ends when canceled"]["what"].startswith("canceled, ")
     assert rules_with(rules, "not-tested") == set(RULES[6:9])
 
 
 def test_ok_after_sigterm_counts_as_not_tested(servo: ServoDirectory) -> None:
     servo.add_script("01web", TEMPLATE.replace("trap terminate TERM", "trap '' TERM"))
-    _, rules = run_driver_test(servo, "01web")
+    _, rules = run_conformance_test(servo, "01web")
     assert rules_with(rules, "not-tested") == {"ends on SIGTERM"}
     assert rules["ends on SIGTERM"]["what"].startswith("it ended by itself, with ok, ")
 
@@ -397,7 +397,7 @@ def test_ok_after_sigterm_counts_as_not_tested(servo: ServoDirectory) -> None:
 def test_read_only_does_not_adjust(servo: ServoDirectory) -> None:
     servo.add("01web", "plain")
     with held_as_by_adjust(servo.path):
-        _, rules = run_driver_test(servo, "01web", "--read-only")
+        _, rules = run_conformance_test(servo, "01web", "--read-only")
     assert rules_with(rules, "pass") == set(RULES[:5])
     assert rules_with(rules, "not-tested") == set(RULES[5:])
     assert {event.phase for event in servo.log()} == {"info", "query"}
@@ -405,12 +405,12 @@ def test_read_only_does_not_adjust(servo: ServoDirectory) -> None:
 
 def test_without_a_description_each_rule_of_a_read_only_test_has_a_reason(servo: ServoDirectory) -> None:
     servo.add_script("01web", '#!/bin/sh\n[ $1 = --info ] && echo \'{"version":"1"}\'\n')
-    # run_driver_test requires the reasons.
-    _, rules = run_driver_test(servo, "01web", "--read-only")
+    # run_conformance_test requires the reasons.
+    _, rules = run_conformance_test(servo, "01web", "--read-only")
     assert rules_with(rules, "not-tested") == set(RULES[1:3] + RULES[5:])
 
 
-def test_a_driver_test_takes_the_lock_of_an_adjust(servo: ServoDirectory) -> None:
+def test_a_conformance_test_takes_the_lock_of_an_adjust(servo: ServoDirectory) -> None:
     servo.add("01web", "plain")
     with held_as_by_adjust(servo.path):
         completed = servo.run("--test-driver", "01web", "app", "--json", env={"OPTUNE_IO_TIMEOUT": "1"})
@@ -445,15 +445,20 @@ def test_a_driver_that_hangs_in_every_call_does_not_hang_the_test(servo: ServoDi
 
 def test_a_driver_that_hangs_in_an_adjust_fails_that_rule(servo: ServoDirectory) -> None:
     servo.add("01web", "silent", when="adjust")
-    _, rules = run_driver_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
+    _, rules = run_conformance_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
     assert rules_with(rules, "fail") == {"accepts its present values"}
     assert "was silent for" in rules["accepts its present values"]["what"]
 
 
 def test_an_adjust_that_never_ends_is_stopped_after_20_limits(servo: ServoDirectory) -> None:
     servo.configure(GRACE)
-    servo.add_script("01web", TEMPLATE.replace("for percent in 0 20 40 60 80 100", "percent=5; while :"))
-    _, rules = run_driver_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "0.6"})
+    servo.add_script(
+        "01web",
+        TEMPLATE.replace("for percent in 0 20 40 60 80 100", "percent=5; while :").replace(
+            "sleep 0.2", "sleep 0.05"
+        ),
+    )
+    _, rules = run_conformance_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "0.6"})
     assert rules_with(rules, "fail") == {"accepts its present values"}
     assert rules["accepts its present values"]["what"].startswith("did not end within 6 s")
 
@@ -461,7 +466,7 @@ def test_an_adjust_that_never_ends_is_stopped_after_20_limits(servo: ServoDirect
 def test_a_driver_that_hangs_on_a_value_out_of_range_fails_that_rule(servo: ServoDirectory) -> None:
     servo.configure(GRACE)
     servo.add_script("01web", TEMPLATE.replace("|| fail rejected", "|| exec sleep 600 || fail rejected"))
-    _, rules = run_driver_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
+    _, rules = run_conformance_test(servo, "01web", env={"OPTUNE_IO_TIMEOUT": "2"})
     assert rules_with(rules, "fail") == {"refuses a value out of range"}
     assert re.match(r"web\.cpu=9: was silent for [\d.]+ s ", rules["refuses a value out of range"]["what"])
 
@@ -503,7 +508,7 @@ def test_a_signal_during_a_test_warns_of_values_that_may_be_left(servo: ServoDir
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, None])
 def test_the_table_fits_the_terminal(width: int | None) -> None:
-    found = Verdicts()
+    found = RuleResults()
     found.record_pass(RULES[0], "version 1.0")
     found.record_failure(RULES[1], "something is wrong with it, " * 9, "do this and then that " * 9)
     found.record_not_tested(RULES[2:], "it does not describe its settings")
@@ -516,7 +521,7 @@ def test_the_table_fits_the_terminal(width: int | None) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 90, None])
 def test_a_command_in_the_table_can_be_copied(width: int | None) -> None:
-    found = Verdicts()
+    found = RuleResults()
     command = "./adjust -v demo --set 'web.inst_type=m5 large'"
     found.record_failure(RULES[0], "it failed", f"see its messages: {command}", command)
     lines = [line.strip() for line in report_text(found, width).splitlines()]
@@ -528,7 +533,7 @@ def test_a_command_in_the_table_can_be_copied(width: int | None) -> None:
 
 @pytest.mark.parametrize("value", ["a\nb", "a\x1bb", "a" * 1000], ids=["newline", "escape", "long"])
 def test_the_table_shows_no_command_with_another_value(value: str) -> None:
-    found = Verdicts()
+    found = RuleResults()
     command = f"./adjust -v demo --set {shlex.quote(f'web.s={value}')}"
     found.record_failure(RULES[0], "it failed", f"see its messages: {command}", command)
     text = report_text(found, None)
@@ -632,7 +637,7 @@ NEWCOMER_MISTAKES = {
 def test_the_mistakes_of_a_newcomer_are_found(servo: ServoDirectory, old: str, new: str, rule: str) -> None:
     assert old in SH_LAMP
     servo.add_script("10lamp", SH_LAMP.replace(old, new))
-    _, rules = run_driver_test(servo, "10lamp")
+    _, rules = run_conformance_test(servo, "10lamp")
     assert rules_with(rules, "fail") == {rule}, rules
 
 

@@ -12,7 +12,7 @@ from servo_agg.commands.conformance_judgment import (
     judge_progress,
     may_have_been_ending,
 )
-from servo_agg.commands.conformance_rules import TIMING, Verdicts
+from servo_agg.commands.conformance_rules import TIMING, RuleResults
 from servo_agg.protocol.messages import Progress
 
 
@@ -68,6 +68,6 @@ def test_output_only_at_the_end_breaks_the_timing_rule(
     found = adjust(2.0)
     for after, percent in moments:
         found.add(Progress.from_body({"progress": percent}), found.began_at + after)
-    verdicts = Verdicts()
-    judge_progress(verdicts, found)
-    assert {one.verdict for one in verdicts if one.rule == TIMING} == {verdict}
+    results = RuleResults()
+    judge_progress(results, found)
+    assert {one.verdict for one in results if one.rule == TIMING} == {verdict}
