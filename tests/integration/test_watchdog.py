@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servo_agg.drivers.watchdog import _RECORD_SIZE, CAPACITY
+from servo_agg.drivers.watchdog import _RECORD_SIZE, _STARTED, CAPACITY
 from tests.support.processes import alive, children, wait_until
 from tests.support.sources import adjust_script, sitecustomize, with_constant
 
@@ -24,15 +24,15 @@ def await_end(pids: Iterable[int]) -> None:
     wait_until(lambda: not any(alive(pid) for pid in pids), 30, "end of the drivers' processes")
 
 
-def entries(pid: int) -> int:
-    """Return the number of entries in the spawn table of a running aggregator."""
+def entries(pid: int) -> list[int]:
+    """Return the states of the entries in the spawn table of a running aggregator."""
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         start, end = (int(word, 16) for word in line.split()[0].split("-"))
         if line.split()[1] == "rw-s" and end - start == CAPACITY * _RECORD_SIZE * 8:
             with open(f"/proc/{pid}/mem", "rb") as memory:
                 memory.seek(start)
                 words = memoryview(memory.read(end - start)).cast("Q")
-                return CAPACITY - words[::_RECORD_SIZE].tolist().count(0)
+                return [state for state in words[::_RECORD_SIZE].tolist() if state]
     raise AssertionError("no spawn table")
 
 
@@ -152,6 +152,8 @@ def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDi
         pids = servo.pids("01silent", "leader", "child", "grandchild")
         directory = Path(f"/proc/{running.pid}/fd")
         pipes = [path for path in directory.iterdir() if os.readlink(path).startswith("pipe:")]
+        # Before it knows the pid, the watchdog takes any process that holds the pipe for the driver.
+        wait_until(lambda: entries(running.pid) == [_STARTED], 20, "the pid of the driver in the spawn table")
         # To open a pipe there gives another end of it.
         held = [os.open(path, os.O_WRONLY | os.O_NONBLOCK) for path in pipes if writable(path)]
         running.send_signal(signal.SIGKILL)
