@@ -198,10 +198,8 @@ def _quoted(line: str) -> str:
     return repr(line.rstrip()[:_SHOWN])
 
 
-_CLOSE = {
-    **dict.fromkeys("\"'", "close it"),
-    **dict.fromkeys("[{", "close it, or put the value in quotes"),
-}
+_CLOSE_OR_QUOTE = "close it, or put the value in quotes"
+_CLOSE = {'"': "close it", "'": "close it", "[": _CLOSE_OR_QUOTE, "{": _CLOSE_OR_QUOTE}
 _INDENT_EQUALLY = "indent all entries of a mapping or list equally"
 _REMOVE_VALUE = "indent both lines equally, or remove that value"
 

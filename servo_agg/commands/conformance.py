@@ -286,7 +286,8 @@ class _ConformanceTest:
             what = f"did not end within {adjust.seconds:.0f} s and was stopped"
             self.results.record_failure(rules.ADJUST, what, rules.DURATION_REMEDY)
         elif judged and adjust.says_ok and adjust.outcome.facts.killed_by is None:
-            self._judge_effect(adjust)
+            failed = "after an adjust with its present values,"
+            self._judge_values(rules.ADJUST, f"within {adjust.seconds:.1f} s", failed, rules.EFFECT_REMEDY)
         elif judged:
             self.results.record_failure(rules.ADJUST, adjust_failure(adjust.outcome), *self._adjust_remedy())
         self._test_remaining_processes(adjust)
@@ -300,34 +301,27 @@ class _ConformanceTest:
             self._restore(f"after {join_names(tried)}")
         self.results.record_not_tested([rules.RECOVERY], "nothing had to be restored")
 
-    def _judge_effect(self, adjust: ObservedAdjust) -> None:
-        """Judge whether a query still shows the present values after an adjust with them."""
-        changed = self._query_changes(rules.ADJUST)
-        if changed == {}:
-            self.results.record_pass(rules.ADJUST, f"within {adjust.seconds:.1f} s")
-        for path, value in (changed or {}).items():
-            given = _assignment(path, self._present_values[path])
-            what = f"after an adjust with {given}, --query shows {_value_shown(value)}"
-            self.results.record_failure(rules.ADJUST, what, rules.EFFECT_REMEDY)
-            self._record_unrestored(path, value)
+    def _judge_values(self, rule: str, passed: str, failed: str, remedy: str) -> bool:
+        """Query the driver again; judge and return whether its values are as before the test.
 
-    def _query_changes(self, rule: str) -> dict[SettingPath, Any] | None:
-        """Query the driver again; return a setting whose value is not as before the test, with its value now.
-
-        The value is None if the driver does not describe the setting any more. Return {} if all values are as
-        before, None if the query fails: then `rule` is not tested.
+        `passed`: what to say then. `failed`: what to say otherwise, before what --query shows. If the query
+        fails, the rule is not tested.
         """
         description = self._describe()
         if description is None:
             self.results.record_not_tested([rule], "on --query it does not describe its settings any more")
-            return None
+            return False
         settings = dict(iter_settings(description))
         for path, present in self._present_values.items():
             setting = settings.get(path)
             value = setting.get("value") if isinstance(setting, dict) else None
             if not is_equal(value, present):
-                return {path: value}
-        return {}
+                shown = f"no value of {setting_name(path)}" if value is None else _assignment(path, value)
+                self.results.record_failure(rule, f"{failed} --query shows {shown}", remedy)
+                self._record_unrestored(path, value)
+                return False
+        self.results.record_pass(rule, passed)
+        return True
 
     def _record_unrestored(self, path: SettingPath, value: Any) -> None:
         """Record a value that the driver may have now and did not have before the test."""
@@ -403,13 +397,8 @@ class _ConformanceTest:
             )
             return False
         refused = tried[0] if len(tried) == 1 else pluralize(len(tried), "value")
-        changed = self._query_changes(rules.REFUSAL)
-        if changed == {}:
-            self.results.record_pass(rules.REFUSAL, f"refused {refused}")
-        for path, value in (changed or {}).items():
-            what = f"refused {refused}, but --query shows {_setting_shown(path, value)}"
-            self.results.record_failure(rules.REFUSAL, what, rules.REFUSAL_REMEDY)
-            self._record_unrestored(path, value)
+        failed = f"refused {refused}, but"
+        self._judge_values(rules.REFUSAL, f"refused {refused}", failed, rules.REFUSAL_REMEDY)
         return True
 
     def _judge_refusal(self, adjust: ObservedAdjust, assignment: str, what: str) -> bool:
@@ -443,15 +432,9 @@ class _ConformanceTest:
         if not adjust.says_ok:
             self._record_no_recovery(when, adjust)
             return
-        changed = self._query_changes(rules.RECOVERY)
-        if changed == {}:
+        failed = f"{when}, an adjust with its present values has no effect:"
+        if self._judge_values(rules.RECOVERY, when, failed, rules.EFFECT_REMEDY):
             self._unrestored = ""
-            self.results.record_pass(rules.RECOVERY, when)
-        for path, value in (changed or {}).items():
-            shown = _setting_shown(path, value)
-            what = f"{when}, an adjust with its present values has no effect: --query shows {shown}"
-            self.results.record_failure(rules.RECOVERY, what, rules.EFFECT_REMEDY)
-            self._record_unrestored(path, value)
 
     def _record_no_recovery(self, when: str, adjust: ObservedAdjust) -> None:
         what = f"{when}, it does not accept its present values: {adjust.outcome.message}"
@@ -542,11 +525,3 @@ def _change(path: SettingPath, value: Any) -> Object:
 def _assignment(path: SettingPath, value: Any) -> str:
     """Return a setting and its value for a message: `web.cpu=4`."""
     return f"{setting_name(path)}={format_value(value)}"
-
-
-def _value_shown(value: Any) -> str:
-    return "no value" if value is None else format_value(value)
-
-
-def _setting_shown(path: SettingPath, value: Any) -> str:
-    return f"no value of {setting_name(path)}" if value is None else _assignment(path, value)

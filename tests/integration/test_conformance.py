@@ -184,7 +184,7 @@ MISTAKES = {
         'echo "$cpu" >value',
         "echo $((cpu % 8 + 1)) >value",
         "accepts its present values",
-        "after an adjust with web.cpu=2, --query shows 3",
+        "after an adjust with its present values, --query shows web.cpu=3",
     ),
     "progress 120": Mistake("80 100", "80 120", "prints progress from 0 to 100", "printed progress 120"),
     "progress in words": Mistake(
@@ -332,7 +332,7 @@ def test_a_driver_that_forgets_its_settings_fails(servo: ServoDirectory) -> None
     assert rules_with(rules, "fail") == {"accepts its present values"}
     assert (
         rules["accepts its present values"]["what"]
-        == "after an adjust with web.cpu=2, --query shows no value"
+        == "after an adjust with its present values, --query shows no value of web.cpu"
     )
 
 

@@ -7,19 +7,21 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from servo_agg.processes import snapshot
-from servo_agg.processes.snapshot import Process, start_time, take_snapshot
+from servo_agg.processes.snapshot import Process, read_process, start_time, take_snapshot
 from servo_agg.processes.start_token import START_TOKEN, new_token, processes_with_tokens
-from servo_agg.processes.tree import Snapshot, Tree, kill_trees, send_signal
+from servo_agg.processes.tree import Snapshot, Tree, discover_members, kill_trees, send_signal
 from tests.support.processes import alive, wait_until
 from tests.support.sources import adjust_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.servo import ServoDirectory
 
@@ -98,6 +100,33 @@ def test_only_an_uninterruptible_process_is_unkillable(sleeper: subprocess.Popen
     wait_until(lambda: not take_snapshot()[sleeper.pid].is_unkillable(), 10, "its sleep")
     stuck = Process(sleeper.pid, 0, 0, 0, 0, is_zombie=False, uninterruptible=True)
     assert stuck.is_unkillable()
+
+
+def test_a_leader_in_an_uninterruptible_wait_has_time_to_stop(tmp_path: Path) -> None:
+    """SPEC 10.10: it may be in a fork, which ends after SIGSTOP."""
+    os.mkfifo(tmp_path / "fifo")
+    # It waits until its child executes sleep, and the child until the FIFO has a writer.
+    source = """
+        import os, sys
+        opens = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+        os.posix_spawnp("sleep", ["sleep", "600"], os.environ, file_actions=[opens])
+    """
+    leader = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source), tmp_path / "fifo"], start_new_session=True
+    )
+
+    def waits() -> bool:
+        process = read_process(leader.pid)
+        return process is not None and process.uninterruptible
+
+    try:
+        wait_until(waits, 20, "a leader that waits for its child")
+        began_at = time.monotonic()
+        discover_members([Tree(leader.pid, TOKEN)])
+        assert time.monotonic() - began_at >= 0.1
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.wait()
 
 
 def test_a_process_that_clears_its_environment_is_found_by_its_session() -> None:
