@@ -163,7 +163,14 @@ class _Section:
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in own:
             name = self._name(key)
-            if pairs.setdefault(name, (key, value))[0] is not key:
+            if name not in KEYS and self._holds(node) and not self._holds(key):
+                mistakes.append(
+                    BadConfiguration(
+                        f"{_place(node)}: an alias (*NAME) in section {SECTION} stands for an unknown key;"
+                        f" {key_hint('')}"
+                    )
+                )
+            elif pairs.setdefault(name, (key, value))[0] is not key:
                 mistakes.append(
                     BadConfiguration(
                         f"{_place(key)}: {SECTION}.{_shortened(name)} is set twice; remove one of the two"
@@ -177,10 +184,8 @@ class _Section:
     def _value(self, name: str, key: yaml.Node, node: yaml.Node) -> Any:
         if name not in KEYS:
             shown = f" (value {self._shown(node)})" if self._holds(node) else ""
-            # A key that is merged or an alias is elsewhere in the file.
-            quoted = f" {_shortened(name)!r}" if self._holds(key) else ""
             raise BadConfiguration(
-                f"{_place(key)}: unknown key{quoted}{shown} in section {SECTION};"
+                f"{_place(key)}: unknown key {_shortened(name)!r}{shown} in section {SECTION};"
                 f" {key_hint(_shortened(name))}"
             )
         if node.tag == UNDEFINED:

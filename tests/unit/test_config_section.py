@@ -282,13 +282,13 @@ NOT_YAML = "config.yaml is not valid YAML"
         # The sections of drivers are not quoted: they may contain passwords.
         (
             "k8s: &k8s {password: SECRET}\nagg: {<<: *k8s}\n",
-            f"config.yaml, line 1: unknown key in section agg; {THE_KEYS}",
+            f"config.yaml, line 1: unknown key 'password' in section agg; {THE_KEYS}",
         ),
         ("k8s: &k8s SECRET\nagg: *k8s\n", f"config.yaml, line 1: {NO_MAPPING}"),
         ("k8s: &k8s SECRET\nagg: !!str [*k8s]\n", f"config.yaml, line 2: {NO_MAPPING}, got !!str [*k8s]"),
         (
             "k8s: &k8s SECRET\nagg:\n  *k8s : 4\n",
-            f"config.yaml, line 1: unknown key (value 4) in section agg; {THE_KEYS}",
+            f"config.yaml, line 3: an alias (*NAME) in section agg stands for an unknown key; {THE_KEYS}",
         ),
         *(
             (f"k8s:\n  password: {value}\nagg: {{grace: 1}}\n", f"{NOT_YAML} at line 2, column 13")
