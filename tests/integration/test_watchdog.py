@@ -150,20 +150,20 @@ def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDi
     servo.add("01silent", "silent")
     with servo.start_adjust("01silent.cpu", env=sitecustomize(servo, source)) as running:
         pids = servo.pids("01silent", "leader", "child", "grandchild")
-        directory = Path(f"/proc/{running.pid}/fd")
-        pipes = [path for path in directory.iterdir() if os.readlink(path).startswith("pipe:")]
+        (watchdog,) = (pid for pid in children(running.pid) if pid != pids["leader"])
         # Before it knows the pid, the watchdog takes any process that holds the pipe for the driver.
         wait_until(lambda: entries(running.pid) == [_STARTED], 20, "the pid of the driver in the spawn table")
         # To open a pipe there gives another end of it.
-        held = [os.open(path, os.O_WRONLY | os.O_NONBLOCK) for path in pipes if writable(path)]
+        held = [os.open(pipe, os.O_WRONLY | os.O_NONBLOCK) for pipe in pipes(watchdog)]
         running.send_signal(signal.SIGKILL)
         await_end(pids.values())
         for descriptor in held:
             os.close(descriptor)
 
 
-def writable(descriptor: Path) -> bool:
-    return descriptor.lstat().st_mode & 0o200 != 0
+def pipes(pid: int) -> list[Path]:
+    """Return the files in /proc through which the pipes of a process can be opened."""
+    return [path for path in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(path).startswith("pipe:")]
 
 
 def test_what_was_found_in_a_stop_is_stopped_after_sigkill_too(servo: ServoDirectory) -> None:
