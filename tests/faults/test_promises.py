@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.faults.stage import FIRST, GRACE, NAMES, STEP_TIMEOUT, Stage, allowed
-from tests.support.processes import alive
+from tests.support.processes import alive, wait_until
 
 if TYPE_CHECKING:
     from tests.support.servo import ServoDirectory
@@ -169,14 +170,17 @@ The third keeps the pipe full to which the handler writes: how full it gets othe
 """
 
 
-def _signal_pipe(pid: int) -> str:
-    """Return the pipe to which the signal handler of the program writes, the only non-blocking one."""
+def _non_blocking_pipes(pid: int) -> list[str]:
+    """Return the non-blocking pipes to which a program writes."""
+    found = []
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        flags = int(info.read_text(encoding="ascii").split()[3], 8)
-        path = f"/proc/{pid}/fd/{info.name}"
-        if flags & os.O_WRONLY and flags & os.O_NONBLOCK and os.readlink(path).startswith("pipe:"):
-            return path
-    raise AssertionError("no such pipe")
+        # It may be closed meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            flags = int(info.read_text(encoding="ascii").split()[3], 8)
+            path = f"/proc/{pid}/fd/{info.name}"
+            if flags & os.O_WRONLY and flags & os.O_NONBLOCK and os.readlink(path).startswith("pipe:"):
+                found.append(path)
+    return found
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["it-ends", "SIGTERM"])
@@ -186,7 +190,9 @@ def test_a_million_cancels_delay_neither_the_end_nor_a_signal(stage: Stage, numb
     stage.start()
     stage.await_driver(FIRST, "adjust")
     pid = stage.running.pid
-    command = [sys.executable, "-c", STORM, str(pid), _signal_pipe(pid)]
+    # The driver's stdin is another one, until it is closed. The signal handler writes to the one that stays.
+    wait_until(lambda: len(_non_blocking_pipes(pid)) == 1, 20, "the end of the driver's input")
+    command = [sys.executable, "-c", STORM, str(pid), *_non_blocking_pipes(pid)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as storm:
         try:
             assert storm.stdout is not None
