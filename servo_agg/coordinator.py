@@ -90,7 +90,9 @@ class Coordinator:
         self._watchdog = watchdog
         self._locks = locks
         self._stdout = Writer(1, self._wake)
-        self._stderr = Writer(2, self._wake)
+        # Two writers could write into each other's lines.
+        shared = os.path.samestat(os.fstat(1), os.fstat(2))
+        self._stderr = self._stdout if shared else Writer(2, self._wake)
         self._run_log: RunLog | None = None
         self._context: Context | None = None
         on_terminal = os.isatty(2)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # On a loaded machine, generating an example may take long.
 _slowly = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-# The same examples in each run: a new one would fail for a change that has nothing to do with it.
+# The same examples in each run: a new one could fail for a change that did not cause the failure.
 hypothesis.settings.register_profile("quick", _slowly, max_examples=25, derandomize=True)
 hypothesis.settings.register_profile("full", _slowly, max_examples=2000)
 # Chosen by --hypothesis-profile=long: hours if all properties are run.

@@ -451,3 +451,20 @@ def test_a_version_is_bounded(servo: ServoDirectory) -> None:
     answer = servo.run("--info", "app").reply
     assert answer["drivers"]["01long"]["version"] == "0" * 997 + " ... (3000000 bytes in all)"
     assert answer["version"].endswith("bytes in all))")
+
+
+def test_lines_are_whole_where_stdout_and_stderr_are_one_pipe(servo: ServoDirectory) -> None:
+    """SPEC 5.2. The reader comes late, so that all of them wait for space in the pipe."""
+    servo.add_script(
+        "01talks",
+        adjust_script("""\
+        text=$(head -c 5000 /dev/zero | tr '\\0' x)
+        for i in $(seq 100); do echo "$text" >&2; echo "{\\"progress\\":$i,\\"message\\":\\"$text\\"}"; done
+        echo '{"status":"ok"}'
+        """),
+    )
+    servo.run("-v", "app", input=servo.request("web.cpu"), redirect="2>&1 | (sleep 1; cat) >lines")
+    lines = (servo.path / "lines").read_text(encoding="ascii").splitlines()
+    assert {line[:1] for line in lines} == {"[", "{", "0"}
+    assert {line for line in lines if line[0] == "0"} == {f"01talks: {'x' * 5000}"}
+    assert [json.loads(line) for line in lines if line[0] == "{"][-1]["status"] == "ok"

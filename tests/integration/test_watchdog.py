@@ -153,7 +153,7 @@ def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDi
         (watchdog,) = (pid for pid in children(running.pid) if pid != pids["leader"])
         # Before it knows the pid, the watchdog takes any process that holds the pipe for the driver.
         wait_until(lambda: entries(running.pid) == [_STARTED], 20, "the pid of the driver in the spawn table")
-        # To open a pipe there gives another end of it.
+        # Opening a pipe through /proc gives another end of it.
         held = [os.open(pipe, os.O_WRONLY | os.O_NONBLOCK) for pipe in pipes(watchdog)]
         running.send_signal(signal.SIGKILL)
         await_end(pids.values())
