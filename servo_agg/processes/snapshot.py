@@ -39,7 +39,7 @@ class Process:
     session     session id
     is_zombie   it holds nothing and does nothing any more
     main_thread_exited  its main thread has exited, other threads are alive
-    is_stopped  it was stopped by a signal such as SIGSTOP
+    is_stopped  all its threads were stopped by a signal such as SIGSTOP
     uninterruptible  it is in a wait that no signal ends, for example for a dead file server
     tokens      start tokens in its environment, those of enclosing aggregators included; None until
                 `start_token.read_tokens` has read them
@@ -260,10 +260,14 @@ def shows_our_pids() -> bool:
         return False
 
 
-def _read_stat(pid: int) -> list[bytes]:
-    """Return the fields of /proc/PID/stat from the third on, [] if it cannot be read."""
+def _read_stat(pid: int, thread: str = "") -> list[bytes]:
+    """Return the fields of `stat` in /proc from the third on, of a process or of one of its threads.
+
+    [] if it cannot be read.
+    """
+    directory = f"/proc/{pid}/task/{thread}" if thread else f"/proc/{pid}"
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+        with open(f"{directory}/stat", "rb", buffering=0) as stat:
             # The name, in parentheses, may itself contain blanks and parentheses.
             return stat.read(1024).rpartition(b")")[2].split()
     except OSError:
@@ -288,9 +292,19 @@ def read_process(pid: int) -> Process | None:
         is_zombie=zombie and not main_thread_exited,
         # An exiting process may also wait for a moment, for example while its memory is freed.
         uninterruptible=fields[0] == b"D" and not int(fields[6]) & _EXITING,
-        is_stopped=fields[0] == b"T",
+        is_stopped=fields[0] == b"T" and (int(fields[17]) == 1 or _all_threads_stopped(pid)),
         main_thread_exited=main_thread_exited,
     )
+
+
+def _all_threads_stopped(pid: int) -> bool:
+    """Return whether all threads are stopped: each of them stops by itself, and may be in a fork."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    # A thread that has exited meanwhile has no file.
+    return all(_read_stat(pid, thread)[:1] in ([b"T"], []) for thread in threads)
 
 
 def exit_code(pid: int, started: int) -> int | None:

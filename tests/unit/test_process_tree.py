@@ -8,12 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from servo_agg.processes import snapshot
-from servo_agg.processes.snapshot import Process, read_process, start_time, take_snapshot
+from servo_agg.processes.snapshot import Process, start_time, take_snapshot
 from servo_agg.processes.start_token import START_TOKEN, new_token, processes_with_tokens
 from servo_agg.processes.tree import Snapshot, Tree, discover_members, kill_trees, send_signal
 from tests.support.processes import alive, wait_until
@@ -21,7 +22,6 @@ from tests.support.sources import adjust_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.servo import ServoDirectory
 
@@ -102,22 +102,32 @@ def test_only_an_uninterruptible_process_is_unkillable(sleeper: subprocess.Popen
     assert stuck.is_unkillable()
 
 
-def test_a_leader_in_an_uninterruptible_wait_has_time_to_stop(tmp_path: Path) -> None:
-    """SPEC 10.10: it may be in a fork, which ends after SIGSTOP."""
-    os.mkfifo(tmp_path / "fifo")
-    # It waits until its child executes sleep, and the child until the FIFO has a writer.
-    source = """
-        import os, sys
+SPAWN = """
+    import os, sys
+
+    def spawn():
         opens = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
         os.posix_spawnp("sleep", ["sleep", "600"], os.environ, file_actions=[opens])
-    """
+
+"""
+"""Waits until its child executes sleep, and the child waits until the FIFO has a writer."""
+
+
+@pytest.mark.parametrize(
+    "spawn", ["spawn()", "import threading; threading.Thread(target=spawn).start()"], ids=["main", "thread"]
+)
+def test_a_leader_in_an_uninterruptible_wait_has_time_to_stop(tmp_path: Path, spawn: str) -> None:
+    """SPEC 10.10: any thread of it may be in a fork, which ends after SIGSTOP."""
+    os.mkfifo(tmp_path / "fifo")
     leader = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(source), tmp_path / "fifo"], start_new_session=True
+        [sys.executable, "-c", textwrap.dedent(SPAWN) + spawn, tmp_path / "fifo"], start_new_session=True
     )
 
     def waits() -> bool:
-        process = read_process(leader.pid)
-        return process is not None and process.uninterruptible
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in tasks.glob("*/stat")]
+        return "D" in states
+
+    tasks = Path(f"/proc/{leader.pid}/task")
 
     try:
         wait_until(waits, 20, "a leader that waits for its child")
