@@ -90,7 +90,7 @@ class Coordinator:
         self._watchdog = watchdog
         self._locks = locks
         self._stdout = Writer(1, self._wake)
-        # Two writers could write into each other's lines.
+        # If both are the same pipe (2>&1), two writers would write into each other's lines.
         shared = os.path.samestat(os.fstat(1), os.fstat(2))
         self._stderr = self._stdout if shared else Writer(2, self._wake)
         self._run_log: RunLog | None = None

@@ -292,7 +292,7 @@ def read_process(pid: int) -> Process | None:
         is_zombie=zombie and not main_thread_exited,
         # An exiting process may also wait for a moment, for example while its memory is freed.
         uninterruptible=fields[0] == b"D" and not int(fields[6]) & _EXITING,
-        is_stopped=fields[0] == b"T" and (int(fields[17]) == 1 or _all_threads_stopped(pid)),
+        is_stopped=fields[0] == b"T" and _all_threads_stopped(pid),
         main_thread_exited=main_thread_exited,
     )
 

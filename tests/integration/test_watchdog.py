@@ -153,17 +153,13 @@ def test_the_end_is_noticed_though_another_process_holds_the_pipe(servo: ServoDi
         (watchdog,) = (pid for pid in children(running.pid) if pid != pids["leader"])
         # Before it knows the pid, the watchdog takes any process that holds the pipe for the driver.
         wait_until(lambda: entries(running.pid) == [_STARTED], 20, "the pid of the driver in the spawn table")
+        standard = [f"/proc/{watchdog}/fd/{number}" for number in (0, 1, 2)]
+        wait_until(lambda: len({os.readlink(path) for path in standard}) == 1, 20, "the pipe of the watchdog")
         # Opening a pipe through /proc gives another end of it.
-        held = [os.open(pipe, os.O_WRONLY | os.O_NONBLOCK) for pipe in pipes(watchdog)]
+        held = os.open(standard[0], os.O_WRONLY | os.O_NONBLOCK)
         running.send_signal(signal.SIGKILL)
         await_end(pids.values())
-        for descriptor in held:
-            os.close(descriptor)
-
-
-def pipes(pid: int) -> list[Path]:
-    """Return the files in /proc through which the pipes of a process can be opened."""
-    return [path for path in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(path).startswith("pipe:")]
+        os.close(held)
 
 
 def test_what_was_found_in_a_stop_is_stopped_after_sigkill_too(servo: ServoDirectory) -> None:
